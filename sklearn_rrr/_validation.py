@@ -1,0 +1,48 @@
+"""Checks of parameters, written once: each error says name, rule, value and cure."""
+
+from numbers import Integral, Real
+
+
+def check_int(name, value, low, high=None, hint=""):
+    """Return `value` as an int if it is one in [low, high]; else raise."""
+    rule = f"an int in [{low}, {high}]" if high is not None else f"an int of at least {low}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise _error(TypeError, name, rule, value, hint)
+    if value < low or (high is not None and value > high):
+        raise _error(ValueError, name, rule, value, hint)
+    return int(value)
+
+
+def check_real(name, value, low, high=None, hint="", open_low=False):
+    """Return `value` as a float if it lies in [low, high] ((low, high] if `open_low`)."""
+    left = "(" if open_low else "["
+    right = "inf)" if high is None else f"{high}]"
+    rule = f"a number in {left}{low}, {right}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise _error(TypeError, name, rule, value, hint)
+    if not low <= value or (open_low and value == low) or (high is not None and value > high):
+        raise _error(ValueError, name, rule, value, hint)
+    if value == float("inf"):
+        raise _error(ValueError, name, rule, value, hint)
+    return float(value)
+
+
+def check_choice(name, value, allowed, hint=""):
+    """Return `value` if it is one of `allowed`; else raise and list them."""
+    # Identity of types first: 1 == True, and an array has no single truth value.
+    if any(type(value) is type(item) and value == item for item in allowed):
+        return value
+    rule = "one of " + ", ".join(repr(item) for item in allowed)
+    raise _error(ValueError, name, rule, value, hint)
+
+
+def check_bool(name, value):
+    """Return `value` if it is True or False; else raise."""
+    if not isinstance(value, bool):
+        raise _error(TypeError, name, "True or False", value, "")
+    return value
+
+
+def _error(kind, name, rule, value, hint):
+    message = f"`{name}` must be {rule}; got {value!r}."
+    return kind(f"{message} {hint}" if hint else message)

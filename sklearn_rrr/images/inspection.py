@@ -1,0 +1,122 @@
+"""One pass over all images before epoch 1: bad files, doubtful labels, a bounded cache."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sklearn_rrr.images.decoding import BadImages
+from sklearn_rrr.images.sources import as_unit_float
+
+CACHE_BYTES = 256 * 2**20
+CHUNK = 256
+
+
+@dataclass
+class Inspection:
+    """What one pass over the images found: good ones, the resized images if they are few."""
+
+    source: object
+    kept: np.ndarray
+    skipped: list
+
+
+def inspect_images(source, labels, image_size, on_bad_file="raise"):
+    """Decode every image once: find the bad ones and doubtful labels, keep what fits.
+
+    Parameters
+    ----------
+    source : ArrayImages or ItemImages
+    labels : ndarray of shape (n,)
+        Encoded labels, to find one image under two of them.
+    image_size : int
+    on_bad_file : {"raise", "skip"}
+
+    Returns
+    -------
+    inspection : Inspection
+        Its source holds the resized images where they fit into CACHE_BYTES.
+
+    Raises
+    ------
+    BadImages
+        Listing every image that cannot be used.
+    """
+    n, bad, seen, twice = len(source), [], {}, 0
+    cached = [] if n * 3 * image_size**2 <= CACHE_BYTES else None
+    for start in range(0, n, CHUNK):
+        indices = np.arange(start, min(start + CHUNK, n))
+        try:
+            images = source.load(indices, image_size)
+        except BadImages as error:
+            bad += error.bad
+            cached = cached if on_bad_file == "raise" else None
+            continue
+        if bad and on_bad_file == "raise":
+            continue
+        if cached is not None:
+            if images.dtype != torch.uint8 and n * 12 * image_size**2 > CACHE_BYTES:
+                cached = None
+            else:
+                cached.append(images.contiguous())
+        for label, image in zip(labels[indices], images.numpy(), strict=True):
+            digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
+            twice += seen.setdefault(digest, label) != label
+    if bad and on_bad_file == "raise":
+        raise BadImages(bad, n)
+    _warn_findings(source, twice)
+    if bad:
+        return _skip(source, labels, image_size, bad)
+    if cached is not None:
+        source = TensorImages(_join(cached))
+    return Inspection(source, np.arange(n), [])
+
+
+def _skip(source, labels, image_size, bad):
+    """Leave the bad images out and inspect the rest."""
+    index = {i for i, _ in bad}
+    kept = np.array([i for i in range(len(source)) if i not in index], dtype=int)
+    if len(kept) == 0:
+        raise BadImages(bad, len(source))
+    message = "\n  ".join(reason for _, reason in bad)
+    warnings.warn(f"{len(bad)} image(s) were skipped, see skipped_:\n  {message}", stacklevel=3)
+    rest = inspect_images(source.select(kept), labels[kept], image_size)
+    items = [source.items[i] for i in sorted(index)]
+    return Inspection(rest.source, kept, items)
+
+
+def _warn_findings(source, twice):
+    if twice:
+        warnings.warn(
+            f"{twice} image(s) occur again under another label; look for wrong labels.",
+            stacklevel=3,
+        )
+    if animated := getattr(source, "animated", None):
+        warnings.warn(
+            f"{len(animated)} file(s) are animated; the first frame is used.", stacklevel=3
+        )
+
+
+def _join(chunks):
+    if len({chunk.dtype for chunk in chunks}) > 1:
+        chunks = [as_unit_float(chunk) for chunk in chunks]
+    return torch.cat(chunks)
+
+
+class TensorImages:
+    """Images that are resized already, (n, 3, S, S)."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def select(self, indices):
+        return TensorImages(self.images[torch.as_tensor(indices)])
+
+    def load(self, indices, image_size):
+        """Return the images at `indices`, which were resized to `image_size` before."""
+        return self.images[torch.as_tensor(indices)]

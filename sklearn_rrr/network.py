@@ -1,0 +1,284 @@
+"""RRR-Net: a reduced backbone whose last phases are recycled into branches that vote.
+
+Sun, Guyon, Mohr and Tabia (2023), RRR-Net: Reusing, Reducing, and Recycling a Deep
+Backbone Network, arXiv:2310.01157. Reduce: section 3.2. Recycle: section 3.3, Eq. (1),
+Algorithm 2. B is the batch, M the number of branches, K the number of classes.
+"""
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from sklearn_rrr.backbones import PHASES, initialise
+from sklearn_rrr.branching import (
+    BranchConv2d,
+    BranchLinear,
+    split_aligned,
+    split_kernels,
+    widen,
+)
+
+SPLITS = ("paper", "aligned")
+MAX_BRANCHES = 256
+
+
+class RRRNet(nn.Module):
+    """Stump, branches side by side, and one head per branch.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Where the kernels come from; it is copied, never changed.
+    n_classes : int
+        K, the number of classes.
+    blocks : tuple of 4 int or None, default=None
+        Blocks kept in conv2_x to conv5_x, the first ones of each phase; None keeps all.
+    n_branches : int, default=1
+        M. One branch leaves the network unsplit.
+    split_at : {"conv2_x", "conv3_x", "conv4_x", "conv5_x"}, default="conv4_x"
+        First phase of the branches.
+    split : {"paper", "aligned"}, default="paper"
+        How branches take their kernels from the backbone. "paper": Algorithm 2. "aligned":
+        every branch is a true sub-network, norms included.
+    width_offset : int or "auto", default="auto"
+        a of Eq. (1); "auto" takes the smallest that does not add parameters.
+    fresh_norms : bool or None, default=None
+        Whether the norms of the branches start at their initial state. None: only where
+        Algorithm 2 splits.
+    dropout : float, default=0.0
+        Probability of dropout after each activation of the last two blocks.
+    head : {"new", "pretrained"}, default="new"
+        "pretrained" keeps the backbone's head, for M = 1 and its own number of classes.
+    generator : torch.Generator or None, default=None
+        Source of the permutations of the split. Fresh weights come from torch's own
+        generator.
+
+    Attributes
+    ----------
+    blocks : tuple of 4 int
+    width_offset : int
+    branch_planes : tuple of int
+        Planes of each phase of one branch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_rrr.backbones import load_backbone
+    >>> backbone, _ = load_backbone("synth50", weights=None)
+    >>> net = RRRNet(backbone, n_classes=3, blocks=(1, 1, 1, 1), n_branches=4).eval()
+    >>> net(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 4, 3])
+    """
+
+    def __init__(
+        self,
+        backbone,
+        n_classes,
+        *,
+        blocks=None,
+        n_branches=1,
+        split_at="conv4_x",
+        split="paper",
+        width_offset="auto",
+        fresh_norms=None,
+        dropout=0.0,
+        head="new",
+        generator=None,
+    ):
+        super().__init__()
+        self.n_branches, self.n_classes = n_branches, n_classes
+        self.blocks = tuple(backbone.depths if blocks is None else blocks)
+        self.image_size = backbone.image_size
+        at = PHASES.index(split_at)
+        self.width_offset, self.branch_planes = fit_widths(
+            backbone, self.blocks, n_branches, at, n_classes, width_offset
+        )
+        kept = [phase[:depth] for phase, depth in zip(backbone.phases, self.blocks, strict=True)]
+
+        self.normalize = Normalize(backbone.mean, backbone.std)
+        self.stump = copy.deepcopy(nn.Sequential(*backbone.stem, *kept[:at]))
+        self.branches = nn.Sequential(
+            *_make_branches(backbone, self.blocks, at, self.branch_planes, n_branches)
+        )
+        splitter = {"paper": split_kernels, "aligned": split_aligned}[split]
+        splitter(nn.Sequential(*kept[at:]), self.branches, n_branches, generator)
+        if n_branches > 1 and split == "paper" if fresh_norms is None else fresh_norms:
+            _reset_norms(self.branches)
+        if dropout:
+            _add_dropout(self.branches, dropout)
+        self.head = BranchLinear(
+            n_branches, self.branch_planes[-1] * backbone.block.expansion, n_classes
+        )
+        if head == "pretrained":
+            self.head.load_linear(backbone.fc)
+
+    def forward(self, x):
+        """Return the logits of every branch: (B, 3, H, W) -> (B, M, K).
+
+        `x` holds RGB in [0, 1], or uint8. With M·C-channel features in mind, see
+        :meth:`forward_features` and :meth:`forward_branches`.
+        """
+        return self.forward_branches(self.forward_features(x))
+
+    def forward_features(self, x):
+        """Run the stump: (B, 3, H, W) -> (B, C, h, w)."""
+        return self.stump(self.normalize(x))
+
+    def forward_branches(self, features):
+        """Run the branches: (B, C, h, w), or (B, M·C, h, w) with a part for each -> (B, M, K)."""
+        features = self.branches(features)  # (B, M·F, h, w)
+        pooled = features.mean((2, 3)).unflatten(1, (self.n_branches, -1))  # (B, M, F)
+        return self.head(pooled)
+
+    def freeze(self, trainable):
+        """Choose what learns: "head", "branches" (with heads) or "all".
+
+        Frozen parts stay in eval mode whatever :meth:`train` says.
+        """
+        self._frozen = {"head": ["stump", "branches"], "branches": ["stump"], "all": []}[trainable]
+        self.requires_grad_(True)
+        for name in self._frozen:
+            getattr(self, name).requires_grad_(False)
+        return self.train(self.training)
+
+    _frozen = ()
+
+    def trainable_parts(self):
+        """Return the parts that learn, as one module that shares their weights."""
+        names = ("stump", "branches", "head")
+        return nn.ModuleList(getattr(self, name) for name in names if name not in self._frozen)
+
+    def train(self, mode=True):
+        super().train(mode)
+        for name in self._frozen:
+            getattr(self, name).eval()
+        return self
+
+    def set_branch_form(self, form):
+        """Run the branches' convolutions "grouped" (as one) or "looped"; same numbers."""
+        for module in self.branches.modules():
+            if isinstance(module, BranchConv2d):
+                module.form = form
+        return self
+
+
+def average_probabilities(logits):
+    """Let the branches vote: (B, M, K) logits -> (B, K) mean of their softmax.
+
+    The one place where the branch axis ends (section 3.3).
+    """
+    return logits.softmax(2).mean(1)
+
+
+class Normalize(nn.Module):
+    """RGB in [0, 1] (or uint8) to the range that the backbone was trained on."""
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, x):
+        if x.dtype == torch.uint8:
+            x = x.float().div_(255)
+        return (x - self.mean) / self.std
+
+
+# ------------------------------------------------------------------------ widths, Eq. (1)
+
+
+def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset="auto"):
+    """Return a and the planes of the branches' phases, Eq. (1).
+
+    C_b = floor(C_o / sqrt(b)) - a, with a the smallest integer for which all branches
+    together have at most the parameters (convolutions, norms, heads) of the unsplit part.
+
+    Raises
+    ------
+    ValueError
+        If a phase would have no channel left; says the largest possible number of branches.
+    """
+    if width_offset != "auto":
+        planes = _widths(backbone, n_branches, at, width_offset)
+        if planes is not None:
+            return width_offset, planes
+        largest = min(_widths(backbone, n_branches, at, 0) or [0])
+        raise ValueError(
+            f"`width_offset`={width_offset} leaves a phase without channels at "
+            f"n_branches={n_branches}; the narrowest has {largest} planes before the offset. "
+            'Use a smaller one, or "auto".'
+        )
+    found = _smallest_offset(backbone, blocks, n_branches, at, n_classes)
+    if found is None:
+        feasible, impossible = 1, n_branches
+        while impossible - feasible > 1:
+            middle = (feasible + impossible) // 2
+            if _smallest_offset(backbone, blocks, middle, at, n_classes) is None:
+                impossible = middle
+            else:
+                feasible = middle
+        raise ValueError(
+            f"`n_branches`={n_branches} would leave the branches of {backbone.name!r} without "
+            f"channels when split at {PHASES[at]!r}; the largest possible is {feasible}."
+        )
+    return found
+
+
+def _smallest_offset(backbone, blocks, n_branches, at, n_classes):
+    budget = _count_branch(backbone, blocks, at, backbone.planes[at:], n_classes)
+    for offset in range(backbone.planes[at]):
+        planes = _widths(backbone, n_branches, at, offset)
+        if planes is None:
+            return None
+        if n_branches * _count_branch(backbone, blocks, at, planes, n_classes) <= budget:
+            return offset, planes
+    return None
+
+
+def _widths(backbone, n_branches, at, offset):
+    # isqrt(C² // b) is floor(C / sqrt(b)) without rounding.
+    planes = tuple(math.isqrt(p * p // n_branches) - offset for p in backbone.planes[at:])
+    possible = min(planes) >= 1 and min(map(backbone.inner_width, planes)) >= 1
+    return planes if possible else None
+
+
+def _branch_phases(backbone, blocks, at, planes):
+    """Yield the phases of one branch, on the meta device."""
+    channels = backbone.in_channels(at)
+    for i, width in enumerate(planes, at):
+        with torch.device("meta"):
+            yield backbone.make_phase(i, channels, width, blocks[i])
+        channels = width * backbone.block.expansion
+
+
+def _count_branch(backbone, blocks, at, planes, n_classes):
+    phases = _branch_phases(backbone, blocks, at, planes)
+    n_parameters = sum(p.numel() for phase in phases for p in phase.parameters())
+    return n_parameters + (planes[-1] * backbone.block.expansion + 1) * n_classes
+
+
+# ------------------------------------------------------------------------------ branches
+
+
+def _make_branches(backbone, blocks, at, planes, n_branches):
+    """Yield the phases of all branches side by side, with initial weights."""
+    for phase in _branch_phases(backbone, blocks, at, planes):
+        widen(phase, n_branches)
+        phase.to_empty(device="cpu")
+        initialise(phase)
+        yield phase
+
+
+def _reset_norms(module):
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.reset_parameters()
+
+
+def _add_dropout(branches, probability):
+    """Model [D]: dropout after each activation of the last two blocks, in place."""
+    blocks = [block for phase in branches for block in phase]
+    for block in blocks[-2:]:
+        block.relu = nn.Sequential(block.relu, nn.Dropout(probability))

@@ -1,0 +1,454 @@
+"""Training: the only file that knows skorch.
+
+RRR-Net (arXiv:2310.01157), section 4.2 and appendix C: cross-entropy of each branch, AdamW
+at a constant rate, norms of the frozen stump adapted beforehand, weights averaged over the
+last epochs. B is the batch, M the number of branches, K the number of classes.
+"""
+
+import copy
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PassthroughScoring
+from skorch.helper import predefined_split
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from sklearn_rrr.images import as_unit_float
+
+SAMPLINGS = ("shared", "independent")
+PRECISIONS = ("auto", "fp32", "bf16")
+SCHEDULES = {
+    "constant": lambda t: 1.0,
+    "linear": lambda t: 1 - t,
+    "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2,
+    # Smith and Topin (2018): up over the first 30 %, then down along a cosine.
+    "onecycle": lambda t: (
+        0.04 + 0.96 * t / 0.3 if t < 0.3 else (1 + math.cos(math.pi * (t - 0.3) / 0.7)) / 2
+    ),
+}
+PREDICTION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one training needs to know; every "auto" is settled by now."""
+
+    max_epochs: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    lr_schedule: str = "constant"
+    ema_epochs: int = 0
+    norm_warmup_epochs: int = 0
+    augmentation: object = None
+    sampling: str = "shared"
+    patience: int | None = None
+    bf16: bool = False
+    device: str = "cpu"
+    seed: int = 0
+    verbose: int = 0
+
+
+# -------------------------------------------------------------------- device and seeds
+
+
+def resolve_device(device):
+    """Return a torch.device; "auto" takes a GPU if there is one.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f'`device` must be "auto", "cpu", "cuda" or a torch.device; got {device!r}.'
+        ) from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"`device`={device!r}, but this machine has {torch.cuda.device_count()} CUDA "
+            'device(s) that torch can use. Use "auto" or "cpu".'
+        )
+    return resolved
+
+
+def use_bf16(precision, device):
+    """Tell whether training runs in bfloat16; "auto" asks for hardware that multiplies it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@contextmanager
+def seeded(seed):
+    """Seed torch inside the block, and leave its generators as they were."""
+    initialized = torch.cuda.is_available() and torch.cuda.is_initialized()
+    devices = range(torch.cuda.device_count()) if initialized else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+# --------------------------------------------------------------------------------- data
+
+
+class LabelledImages(Dataset):
+    """A source with encoded labels (n,) and sample weights (n,), read batch by batch."""
+
+    def __init__(self, source, labels, weights, image_size):
+        self.source, self.image_size = source, image_size
+        self.labels = torch.as_tensor(labels)
+        self.weights = torch.as_tensor(weights, dtype=torch.float32)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def subset(self, indices):
+        """Return the images at `indices`, with their labels and weights."""
+        source = self.source.select(indices)
+        return LabelledImages(source, self.labels[indices], self.weights[indices], self.image_size)
+
+    def __getitems__(self, indices):
+        """Return images (B, 3, S, S) and (labels, weights), each (B,).
+
+        With `indices` (M, B) the images of all branches follow each other, (M·B, 3, S, S),
+        and labels and weights are (B, M).
+        """
+        index = torch.as_tensor(np.asarray(indices))
+        images = self.source.load(index.flatten().numpy(), self.image_size)
+        targets = self.labels[index], self.weights[index]
+        return images, tuple(t.movedim(0, -1) for t in targets)
+
+
+class EpochBatches:
+    """Indices of the batches of one epoch after another, reproducible epoch by epoch.
+
+    Batches differ in size by one at most, so that none is left with a single image, which
+    batch norm cannot take. Yields lists of B indices; with `n_branches`, M lists of them,
+    each branch with its own order.
+    """
+
+    def __init__(self, n_images, batch_size, seed, n_branches=None):
+        self.n_images, self.seed, self.n_branches = n_images, seed, n_branches
+        self.n_batches = max(1, min(math.ceil(n_images / batch_size), n_images // 2))
+        self.epoch = 0
+
+    def __len__(self):
+        return self.n_batches
+
+    def __iter__(self):
+        rng = np.random.default_rng([self.seed, self.epoch])
+        self.epoch += 1
+        orders = np.stack([rng.permutation(self.n_images) for _ in range(self.n_branches or 1)])
+        if self.n_images == 1:
+            orders = np.repeat(orders, 2, axis=1)
+        for batch in np.array_split(orders, self.n_batches, axis=1):
+            yield (batch if self.n_branches else batch[0]).tolist()
+
+
+def _identity(batch):
+    return batch
+
+
+# --------------------------------------------------------------------------------- loss
+
+
+class BranchLoss(nn.Module):
+    """Cross-entropy, summed over branches and averaged over the batch with weights."""
+
+    def forward(self, logits, labels, weights):
+        """(B, M, K) logits; labels and weights (B,), or (B, M) where branches differ."""
+        if labels.ndim == 1:
+            labels, weights = (t[:, None].expand(logits.shape[:2]) for t in (labels, weights))
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        return (losses * weights.flatten()).sum() / len(logits)
+
+
+# ---------------------------------------------------------------------------- skorch net
+
+
+class BranchNet(NeuralNet):
+    """skorch's loop for a network with branches; made by :func:`make_net`."""
+
+    def __init__(self, module, *args, settings, **kwargs):
+        self.settings = settings
+        super().__init__(module, *args, **kwargs)
+
+    def get_iterator(self, dataset, training=False):
+        if training:
+            independent = self.settings.sampling == "independent"
+            branches = self.module_.n_branches if independent else None
+            sampler = EpochBatches(
+                len(dataset), self.settings.batch_size, self.settings.seed, branches
+            )
+            sampler.epoch = len(self.history)
+        else:
+            chunks = range(0, len(dataset), PREDICTION_BATCH)
+            sampler = [list(range(i, min(i + PREDICTION_BATCH, len(dataset)))) for i in chunks]
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=_identity)
+
+    def initialize(self):
+        super().initialize()
+        self.module_.to(memory_format=torch.channels_last)
+        self.augmentation_generator_ = torch.Generator(self.device)
+        self.averages = []  # skorch takes no module outside of initialize; a list it does
+        return self
+
+    def prepare(self, images, training):
+        """Bring a batch to the device, and augment it if it is to learn from."""
+        images = images.to(self.device, non_blocking=True)
+        if training and self.settings.augmentation is not None:
+            images = self.settings.augmentation(as_unit_float(images), self.augmentation_generator_)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def autocast(self):
+        return torch.autocast(
+            torch.device(self.device).type, torch.bfloat16, enabled=self.settings.bf16
+        )
+
+    def infer(self, images, **_):
+        """Images (B, 3, S, S), or (M·B, 3, S, S) with a part for each branch -> (B, M, K)."""
+        with self.autocast():
+            features = self.module_.forward_features(images)
+            if self.module_.training and self.settings.sampling == "independent":
+                parts = features.unflatten(0, (self.module_.n_branches, -1))  # (M, B, C, h, w)
+                features = parts.transpose(0, 1).flatten(1, 2)
+                features = features.contiguous(memory_format=torch.channels_last)
+            return self.module_.forward_branches(features)
+
+    def train_step_single(self, batch, **_):
+        images, targets = batch
+        self._set_training(True)
+        logits = self.infer(self.prepare(images, training=True))
+        loss = self._loss(logits, targets)
+        loss.backward()
+        return {"loss": loss.detach() / self.module_.n_branches, "y_pred": logits}
+
+    def validation_step(self, batch, **_):
+        images, targets = batch
+        self._set_training(False)
+        with torch.no_grad():
+            logits = self.infer(self.prepare(images, training=False))
+            loss = self._loss(logits, targets) / self.module_.n_branches
+            votes = logits.float().softmax(2).mean(1).argmax(1).cpu()
+        self.history.record_batch("valid_acc", (votes == targets[0]).float().mean().item())
+        return {"loss": loss, "y_pred": logits}
+
+    def _loss(self, logits, targets):
+        labels, weights = (t.to(self.device) for t in targets)
+        return self.criterion_(logits.float(), labels, weights)
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        if training:  # each epoch draws alike, however the training came there
+            seed = self.settings.seed + len(self.history)
+            torch.manual_seed(seed)
+            self.augmentation_generator_.manual_seed(seed)
+        if training or not self.averages:
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            return
+        with self.averaged_weights():
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+
+    @contextmanager
+    def averaged_weights(self):
+        """Put the averaged weights in place, and the latest ones back."""
+        parts = self.module_.trainable_parts()
+        latest = copy.deepcopy(parts.state_dict())
+        parts.load_state_dict(self.averages[0].module.state_dict())
+        yield
+        parts.load_state_dict(latest)
+
+    def run(self, images, validation=None, epochs=None):
+        """Train on, for `epochs` or the settings' number of them.
+
+        skorch's own `fit` would swallow a KeyboardInterrupt.
+        """
+        self.set_params(train_split=predefined_split(validation) if validation else None)
+        self.notify("on_train_begin", X=images, y=None)
+        try:
+            self.fit_loop(images, epochs=epochs)
+        except _Stop:
+            pass
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"The device ran out of memory with `batch_size`={self.settings.batch_size}; "
+                "use a smaller one, a smaller `image_size`, or device='cpu'."
+            ) from error
+        self.notify("on_train_end", X=images, y=None)
+        return self
+
+    def warm_up_norms(self, images):
+        """Adapt the norm statistics of the frozen stump to the images (section 3.3)."""
+        stump, seed = self.module_.stump, self.settings.seed
+        sampler = EpochBatches(len(images), self.settings.batch_size, seed + 1)
+        loader = DataLoader(images, batch_sampler=sampler, collate_fn=_identity)
+        self.augmentation_generator_.manual_seed(seed + 1)
+        stump.train()
+        with torch.no_grad(), self.autocast():
+            for _ in range(self.settings.norm_warmup_epochs):
+                for batch, _ in loader:
+                    self.module_.forward_features(self.prepare(batch, training=True))
+        stump.eval()
+
+
+class _Stop(Exception):
+    """Ends the training early; a KeyboardInterrupt is the user's alone."""
+
+
+class _EarlyStopping(EarlyStopping):
+    def on_epoch_end(self, net, **kwargs):
+        try:
+            super().on_epoch_end(net, **kwargs)
+        except KeyboardInterrupt:
+            raise _Stop from None
+
+
+class _WeightAveraging(Callback):
+    """Exponential moving average over the last E epochs, decay (E - 1) / E at each step.
+
+    Norm statistics are averaged with the weights they belong to.
+    """
+
+    def __init__(self, n_epochs, max_epochs):
+        self.n_epochs, self.max_epochs = n_epochs, max_epochs
+
+    def on_batch_end(self, net, training=False, **_):
+        if not training or len(net.history) <= self.max_epochs - self.n_epochs:
+            return
+        parts = net.module_.trainable_parts()
+        if not net.averages:
+            decay = (self.n_epochs - 1) / self.n_epochs
+            average = get_ema_multi_avg_fn(decay)
+            net.averages.append(AveragedModel(parts, multi_avg_fn=average, use_buffers=True))
+        net.averages[0].update_parameters(parts)
+
+    def on_train_end(self, net, **_):
+        if net.averages:
+            average = net.averages.pop()
+            net.module_.trainable_parts().load_state_dict(average.module.state_dict())
+
+
+class _FiniteLoss(Callback):
+    def on_epoch_end(self, net, **_):
+        if not math.isfinite(net.history[-1, "train_loss"]):
+            raise ValueError(
+                f"The training loss became {net.history[-1, 'train_loss']} in epoch "
+                f"{len(net.history)}. Use a smaller `learning_rate` (now "
+                f"{net.settings.learning_rate:g}) or precision='fp32'."
+            )
+
+
+class _ProgressBar(Callback):
+    def __init__(self, n_epochs):
+        self.n_epochs = n_epochs
+
+    def on_train_begin(self, net, **_):
+        self.bar_ = tqdm(total=self.n_epochs, unit="epoch", desc=type(net.module_).__name__)
+
+    def on_epoch_end(self, net, **_):
+        shown = {k: f"{net.history[-1, k]:.3f}" for k in ("train_loss", "valid_acc")
+                 if k in net.history[-1]}  # fmt: skip
+        self.bar_.set_postfix(shown)
+        self.bar_.update()
+
+    def on_train_end(self, net, **_):
+        self.bar_.close()
+
+
+def make_net(module, settings, callbacks=()):
+    """Wrap a network for training, at a constant rate unless callbacks change it.
+
+    Parameters
+    ----------
+    module : RRRNet
+        Frozen as it is to be trained.
+    settings : Settings
+    callbacks : iterable of skorch.callbacks.Callback
+
+    Returns
+    -------
+    net : BranchNet
+        Initialised, on the device of the settings.
+    """
+    quiet = {} if settings.verbose >= 2 else {"callbacks__print_log": None}
+    net = BranchNet(
+        module,
+        settings=settings,
+        criterion=BranchLoss,
+        optimizer=torch.optim.AdamW,
+        optimizer__weight_decay=settings.weight_decay,
+        lr=settings.learning_rate,
+        max_epochs=settings.max_epochs,
+        train_split=None,
+        callbacks=[_FiniteLoss(), *callbacks],
+        device=str(settings.device),
+        verbose=int(settings.verbose >= 2),
+        **quiet,
+    )
+    return net.initialize()
+
+
+def train(module, images, validation, settings):
+    """Train a network as the paper does.
+
+    Parameters
+    ----------
+    module : RRRNet
+        Trained in place. It ends with the averaged weights; with early stopping, with
+        those of the best epoch.
+    images, validation : LabelledImages
+        Validation may be None.
+    settings : Settings
+
+    Returns
+    -------
+    net : BranchNet
+        Ready to train on, with a fresh optimiser and the history so far.
+    """
+    n_batches = len(EpochBatches(len(images), settings.batch_size, settings.seed))
+    net = make_net(module, settings, _callbacks(settings, validation, n_batches))
+    if settings.norm_warmup_epochs:
+        net.warm_up_norms(images)
+    history = net.run(images, validation).history
+    for epoch in history:
+        epoch.pop("batches", None)
+    module.zero_grad(set_to_none=True)
+    net = make_net(module, settings)
+    net.history_ = history
+    return net
+
+
+def _callbacks(settings, validation, n_batches):
+    if settings.lr_schedule != "constant":
+        schedule, total = SCHEDULES[settings.lr_schedule], settings.max_epochs * n_batches
+        yield LRScheduler(
+            LambdaLR, lr_lambda=lambda step: schedule(min(step / total, 1)), step_every="batch"
+        )
+    if settings.ema_epochs and settings.patience is None:
+        yield _WeightAveraging(settings.ema_epochs, settings.max_epochs)
+    if validation is not None:
+        yield PassthroughScoring("valid_acc", lower_is_better=False)
+    if settings.patience is not None:
+        yield _EarlyStopping(patience=settings.patience, load_best=True, sink=_silent)
+    if settings.verbose == 1:
+        yield _ProgressBar(settings.max_epochs)
+
+
+def _silent(*_):
+    pass
