@@ -114,7 +114,8 @@ class Backbone(nn.Module):
         stride = 1 if phase == 0 else 2
         out_channels = planes * self.block.expansion
         shortcut = None
-        if stride != 1 or in_channels != out_channels:
+        # A narrower phase may have as many outputs as inputs by chance; they are others.
+        if stride != 1 or in_channels != out_channels or planes != self.planes[phase]:
             shortcut = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
                 nn.BatchNorm2d(out_channels),

@@ -94,12 +94,12 @@ def split_kernels(pretrained, branches, n_branches, generator=None):
         source = sources.get(name)
         if isinstance(target, BranchConv2d) and source is not None:
             target.weight.copy_(_draw_kernels(source.weight, target, n_branches, generator))
-        elif isinstance(target, nn.BatchNorm2d) and _same_width(source, target):
+        elif isinstance(target, nn.BatchNorm2d) and _is_unsplit(source, target, n_branches):
             target.load_state_dict(source.state_dict())
 
 
-def _same_width(source, target):
-    return source is not None and source.num_features == target.num_features
+def _is_unsplit(source, target, n_branches):
+    return n_branches == 1 and source is not None and source.num_features == target.num_features
 
 
 def _draw_kernels(kernels, target, n_branches, generator):
@@ -164,7 +164,7 @@ def _align_block(source, target, inputs, outputs, n_branches, generator):
     if target.downsample is not None and source.downsample is not None:
         _align_layer(source.downsample, target.downsample, inputs, outputs)
     elif target.downsample is not None:
-        _align_identity(target.downsample, inputs, outputs)
+        _align_identity(target.downsample, outputs)
 
 
 def _align_layer(old, new, inputs, outputs):
@@ -192,17 +192,15 @@ def _take_columns(kernel, rows, columns, conv):
     return kernel[torch.arange(len(rows))[:, None], columns[group]]
 
 
-def _align_identity(shortcut, inputs, outputs):
-    """A shortcut that the backbone has as identity picks the drawn channels."""
+def _align_identity(shortcut, outputs):
+    """A shortcut that the backbone has as identity picks the drawn channels.
+
+    Only the first phase after the stem has one, so that all channels are its input.
+    """
     conv, norm = shortcut
-    conv.weight.zero_()
     norm.running_var.fill_(1 - norm.eps)
-    for row, channel in enumerate(outputs.flatten().tolist()):
-        if inputs is None:
-            conv.weight[row, channel] = 1
-        else:
-            branch = row // outputs.shape[1]
-            conv.weight[row] = (inputs[branch] == channel).float().view(-1, 1, 1)
+    conv.weight.zero_()
+    conv.weight[torch.arange(outputs.numel()), outputs.flatten()] = 1
 
 
 def _draw_channels(total, width, n_branches, generator, groups=1):

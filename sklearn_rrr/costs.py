@@ -1,7 +1,6 @@
 """What a network costs: parameters, multiply-adds, latency."""
 
 import time
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from sklearn_rrr._validation import check_int
 
 
 class Latency(NamedTuple):
@@ -110,14 +111,15 @@ def measure_latency(
     >>> bool(latency.low <= latency.median <= latency.high)
     True
     """
+    check_int("batch_size", batch_size, 1)
+    check_int("repeats", repeats, 1)
     module, images = _prepare(model, image_size, batch_size)
     home = _device(module)
     target = home if device is None else torch.device(device)
-    limits = nullcontext() if n_threads is None else threadpool_limits(n_threads)
     try:
         module.to(target)
         images = images.to(target)
-        with _evaluating(module), limits:
+        with _evaluating(module), threadpool_limits(n_threads):
             used = torch.get_num_threads()
             times = [_time(module, images) for _ in range(warmup + repeats)][warmup:]
     finally:

@@ -7,6 +7,8 @@ Algorithm 2. B is the batch, M the number of branches, K the number of classes.
 
 import copy
 import math
+from bisect import bisect_left
+from itertools import takewhile
 
 import torch
 from torch import nn
@@ -200,41 +202,36 @@ def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset="auto")
     ValueError
         If a phase would have no channel left; says the largest possible number of branches.
     """
-    if width_offset != "auto":
-        planes = _widths(backbone, n_branches, at, width_offset)
-        if planes is not None:
-            return width_offset, planes
-        largest = min(_widths(backbone, n_branches, at, 0) or [0])
-        raise ValueError(
-            f"`width_offset`={width_offset} leaves a phase without channels at "
-            f"n_branches={n_branches}; the narrowest has {largest} planes before the offset. "
-            'Use a smaller one, or "auto".'
-        )
-    found = _smallest_offset(backbone, blocks, n_branches, at, n_classes)
+
+    def find(number):
+        if width_offset == "auto":
+            return _smallest_offset(backbone, blocks, number, at, n_classes)
+        planes = _widths(backbone, number, at, width_offset)
+        return planes and (width_offset, planes)
+
+    found = find(n_branches)
     if found is None:
-        feasible, impossible = 1, n_branches
-        while impossible - feasible > 1:
-            middle = (feasible + impossible) // 2
-            if _smallest_offset(backbone, blocks, middle, at, n_classes) is None:
-                impossible = middle
-            else:
-                feasible = middle
+        # No bisection: widths fall in steps, so that a smaller number may be impossible.
+        largest = next(filter(find, range(MAX_BRANCHES, 0, -1)), 0)
         raise ValueError(
-            f"`n_branches`={n_branches} would leave the branches of {backbone.name!r} without "
-            f"channels when split at {PHASES[at]!r}; the largest possible is {feasible}."
+            f"`n_branches`={n_branches} with `width_offset`={width_offset!r} would leave the "
+            f"branches of {backbone.name!r} without channels when split at {PHASES[at]!r}; "
+            f"the largest possible is {largest}."
         )
     return found
 
 
 def _smallest_offset(backbone, blocks, n_branches, at, n_classes):
+    def widths(offset):
+        return _widths(backbone, n_branches, at, offset)
+
+    def fits(offset):
+        return n_branches * _count_branch(backbone, blocks, at, widths(offset), n_classes) <= budget
+
     budget = _count_branch(backbone, blocks, at, backbone.planes[at:], n_classes)
-    for offset in range(backbone.planes[at]):
-        planes = _widths(backbone, n_branches, at, offset)
-        if planes is None:
-            return None
-        if n_branches * _count_branch(backbone, blocks, at, planes, n_classes) <= budget:
-            return offset, planes
-    return None
+    possible = list(takewhile(widths, range(backbone.planes[at])))
+    index = bisect_left(possible, True, key=fits)  # a larger offset has fewer parameters
+    return (possible[index], widths(possible[index])) if index < len(possible) else None
 
 
 def _widths(backbone, n_branches, at, offset):
@@ -249,7 +246,8 @@ def _branch_phases(backbone, blocks, at, planes):
     channels = backbone.in_channels(at)
     for i, width in enumerate(planes, at):
         with torch.device("meta"):
-            yield backbone.make_phase(i, channels, width, blocks[i])
+            phase = backbone.make_phase(i, channels, width, blocks[i])
+        yield phase
         channels = width * backbone.block.expansion
 
 

@@ -10,18 +10,18 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PassthroughScoring
 from skorch.helper import predefined_split
+from skorch.history import History
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from sklearn_rrr.batches import EpochBatches, load_batches
 from sklearn_rrr.images import as_unit_float
 
 SAMPLINGS = ("shared", "independent")
@@ -105,67 +105,6 @@ def seeded(seed):
         yield
 
 
-# --------------------------------------------------------------------------------- data
-
-
-class LabelledImages(Dataset):
-    """A source with encoded labels (n,) and sample weights (n,), read batch by batch."""
-
-    def __init__(self, source, labels, weights, image_size):
-        self.source, self.image_size = source, image_size
-        self.labels = torch.as_tensor(labels)
-        self.weights = torch.as_tensor(weights, dtype=torch.float32)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def subset(self, indices):
-        """Return the images at `indices`, with their labels and weights."""
-        source = self.source.select(indices)
-        return LabelledImages(source, self.labels[indices], self.weights[indices], self.image_size)
-
-    def __getitems__(self, indices):
-        """Return images (B, 3, S, S) and (labels, weights), each (B,).
-
-        With `indices` (M, B) the images of all branches follow each other, (M·B, 3, S, S),
-        and labels and weights are (B, M).
-        """
-        index = torch.as_tensor(np.asarray(indices))
-        images = self.source.load(index.flatten().numpy(), self.image_size)
-        targets = self.labels[index], self.weights[index]
-        return images, tuple(t.movedim(0, -1) for t in targets)
-
-
-class EpochBatches:
-    """Indices of the batches of one epoch after another, reproducible epoch by epoch.
-
-    Batches differ in size by one at most, so that none is left with a single image, which
-    batch norm cannot take. Yields lists of B indices; with `n_branches`, M lists of them,
-    each branch with its own order.
-    """
-
-    def __init__(self, n_images, batch_size, seed, n_branches=None):
-        self.n_images, self.seed, self.n_branches = n_images, seed, n_branches
-        self.n_batches = max(1, min(math.ceil(n_images / batch_size), n_images // 2))
-        self.epoch = 0
-
-    def __len__(self):
-        return self.n_batches
-
-    def __iter__(self):
-        rng = np.random.default_rng([self.seed, self.epoch])
-        self.epoch += 1
-        orders = np.stack([rng.permutation(self.n_images) for _ in range(self.n_branches or 1)])
-        if self.n_images == 1:
-            orders = np.repeat(orders, 2, axis=1)
-        for batch in np.array_split(orders, self.n_batches, axis=1):
-            yield (batch if self.n_branches else batch[0]).tolist()
-
-
-def _identity(batch):
-    return batch
-
-
 # --------------------------------------------------------------------------------- loss
 
 
@@ -201,7 +140,7 @@ class BranchNet(NeuralNet):
         else:
             chunks = range(0, len(dataset), PREDICTION_BATCH)
             sampler = [list(range(i, min(i + PREDICTION_BATCH, len(dataset)))) for i in chunks]
-        return DataLoader(dataset, batch_sampler=sampler, collate_fn=_identity)
+        return load_batches(dataset, sampler)
 
     def initialize(self):
         super().initialize()
@@ -259,6 +198,7 @@ class BranchNet(NeuralNet):
             seed = self.settings.seed + len(self.history)
             torch.manual_seed(seed)
             self.augmentation_generator_.manual_seed(seed)
+            self.history.record("learning_rate", self.optimizer_.param_groups[0]["lr"])
         if training or not self.averages:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             return
@@ -297,7 +237,7 @@ class BranchNet(NeuralNet):
         """Adapt the norm statistics of the frozen stump to the images (section 3.3)."""
         stump, seed = self.module_.stump, self.settings.seed
         sampler = EpochBatches(len(images), self.settings.batch_size, seed + 1)
-        loader = DataLoader(images, batch_sampler=sampler, collate_fn=_identity)
+        loader = load_batches(images, sampler)
         self.augmentation_generator_.manual_seed(seed + 1)
         stump.train()
         with torch.no_grad(), self.autocast():
@@ -371,7 +311,7 @@ class _ProgressBar(Callback):
         self.bar_.close()
 
 
-def make_net(module, settings, callbacks=()):
+def make_net(module, settings, callbacks=(), history=()):
     """Wrap a network for training, at a constant rate unless callbacks change it.
 
     Parameters
@@ -380,6 +320,8 @@ def make_net(module, settings, callbacks=()):
         Frozen as it is to be trained.
     settings : Settings
     callbacks : iterable of skorch.callbacks.Callback
+    history : iterable of dict
+        Epochs that were trained before.
 
     Returns
     -------
@@ -401,7 +343,9 @@ def make_net(module, settings, callbacks=()):
         verbose=int(settings.verbose >= 2),
         **quiet,
     )
-    return net.initialize()
+    net.initialize()
+    net.history_ = History({**epoch, "batches": []} for epoch in history)
+    return net
 
 
 def train(module, images, validation, settings):
@@ -426,26 +370,25 @@ def train(module, images, validation, settings):
     if settings.norm_warmup_epochs:
         net.warm_up_norms(images)
     history = net.run(images, validation).history
-    for epoch in history:
-        epoch.pop("batches", None)
     module.zero_grad(set_to_none=True)
-    net = make_net(module, settings)
-    net.history_ = history
-    return net
+    return make_net(module, settings, history=history)
 
 
 def _callbacks(settings, validation, n_batches):
     if settings.lr_schedule != "constant":
         schedule, total = SCHEDULES[settings.lr_schedule], settings.max_epochs * n_batches
         yield LRScheduler(
-            LambdaLR, lr_lambda=lambda step: schedule(min(step / total, 1)), step_every="batch"
+            LambdaLR,
+            lr_lambda=lambda step: schedule(min(step / total, 1)),
+            step_every="batch",
+            event_name=None,
         )
     if settings.ema_epochs and settings.patience is None:
         yield _WeightAveraging(settings.ema_epochs, settings.max_epochs)
     if validation is not None:
         yield PassthroughScoring("valid_acc", lower_is_better=False)
     if settings.patience is not None:
-        yield _EarlyStopping(patience=settings.patience, load_best=True, sink=_silent)
+        yield _EarlyStopping(patience=settings.patience, threshold=0, load_best=True, sink=_silent)
     if settings.verbose == 1:
         yield _ProgressBar(settings.max_epochs)
 

@@ -3,12 +3,12 @@
 Nothing in a file is executed, and a hash is checked at every load of a download.
 """
 
-import copy
 import hashlib
 import os
 import pickle
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
@@ -109,8 +109,8 @@ def _download(url):
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     prefix = path.stem.rsplit("-", 1)[-1]
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
         except RuntimeError as error:  # torch's word for a wrong hash
             raise ValueError(
@@ -118,7 +118,7 @@ def _download(url):
                 f"its place. Nothing was kept. Fetch the file by other means and save it as "
                 f"{path}, or give its path as `weights`."
             ) from error
-        except (URLError, OSError) as error:
+        except (OSError, HTTPException) as error:
             raise ValueError(
                 f"The weights {path.name} are not cached and could not be downloaded from "
                 f"{url} ({error}). Either fetch the file on a machine that is online and "
@@ -141,8 +141,9 @@ def _verify_hash(path, prefix):
         )
     if not pin.exists():
         temporary = pin.with_name(f"{pin.name}.{os.getpid()}")
-        temporary.write_text(digest + "\n")
-        os.replace(temporary, pin)
+        with suppress(OSError):  # a shared cache may be read-only
+            temporary.write_text(digest + "\n")
+            os.replace(temporary, pin)
 
 
 def _sha256(path):
@@ -185,7 +186,7 @@ def read_weights(path):
             "execute code. Nothing was executed. Save the weights with "
             "torch.save(model.state_dict(), path) or as safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"{path} could not be read as weights: {error}") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} must hold a state dict; it holds a {type(state).__name__}.")
@@ -217,10 +218,22 @@ def _load_strictly(backbone, state, source):
             )
         if not torch.isfinite(state[key]).all():
             raise ValueError(f"{source} holds NaN or infinite values in {key!r}.")
-    backbone.fc = nn.Linear(backbone.n_features, len(state["fc.bias"]), device="meta")
+    n_classes = len(state["fc.bias"])
+    if len(state["fc.weight"]) != n_classes:
+        raise ValueError(
+            f"{source} does not fit {backbone.name!r}: 'fc.weight' has "
+            f"{len(state['fc.weight'])} rows, 'fc.bias' {n_classes}."
+        )
+    backbone.fc = nn.Linear(backbone.n_features, n_classes, device="meta")
     clean = {
-        key: torch.zeros((), dtype=torch.long) if key in counters else state[key].detach().float()
+        key: torch.zeros((), dtype=torch.long) if key in counters else _own(state[key])
         for key in expected
     }
-    backbone.load_state_dict(copy.deepcopy(clean), assign=True)
+    backbone.load_state_dict(clean, assign=True)
     backbone.requires_grad_(True)
+
+
+def _own(tensor):
+    return tensor.detach().to(
+        "cpu", torch.float32, copy=True, memory_format=torch.contiguous_format
+    )

@@ -4,29 +4,36 @@ A decoded picture is an array (h, w, 3) of uint8, or of float32 in [0, 1].
 """
 
 import os
-from pathlib import Path
+import re
+import struct
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from sklearn_rrr.images.brightness import full_scale
+
 # What people keep photographs and scans in. Pillow reads more (EPS starts Ghostscript).
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 EXTENSIONS = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp",
     ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm",
 ))  # fmt: skip
 MAX_IMAGE_PIXELS = 64_000_000
-FULL_SCALES = (1, 16, 255)  # unit floats, scikit-learn's digits, 8 bits
+# What Pillow's plugins raise on damaged input.
+DAMAGE = (OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
 
 
 class BadImages(ValueError):
     """Images that cannot be used: a list of (index, reason)."""
 
     def __init__(self, bad, n_images=None):
-        self.bad = bad
+        self.bad, self.n_images = bad, n_images
         of = "" if n_images is None else f" of {n_images}"
         lines = "\n  ".join(reason for _, reason in bad)
         super().__init__(f"{len(bad)}{of} image(s) cannot be used:\n  {lines}")
+
+    def __reduce__(self):  # workers of a grid search send it home
+        return type(self), (self.bad, self.n_images)
 
 
 def decode_file(path, max_pixels=MAX_IMAGE_PIXELS):
@@ -35,43 +42,57 @@ def decode_file(path, max_pixels=MAX_IMAGE_PIXELS):
     Returns
     -------
     pixels : ndarray of shape (h, w, 3)
-    n_frames : int
+    animated : bool
+        Whether there are more frames.
 
     Raises
     ------
     ValueError
         Says what is wrong with the file, and names it.
     """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise ValueError(f"{path}: is a directory; load_image_folder reads one")
+    path = os.fsdecode(path)
     try:
+        if not os.path.isfile(path) and os.path.exists(path):
+            raise ValueError("is a directory or device; load_image_folder reads a folder")
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
-                raise ValueError(_too_large(path, image.width * image.height, max_pixels))
-            return decode_pil(image), getattr(image, "n_frames", 1)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except PermissionError:
-        raise ValueError(f"{path}: no permission to read it") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(_too_large(path, "more", max_pixels)) from None
-    except Image.UnidentifiedImageError:
-        reason = "it is empty" if Path(path).stat().st_size == 0 else "no image of a format in use"
-        raise ValueError(f"{path}: {reason} ({', '.join(FORMATS)})") from None
-    except ValueError as error:
-        prefix = "" if str(error).startswith(path) else f"{path}: "
-        raise ValueError(f"{prefix}{error}") from None
-    except (OSError, SyntaxError, EOFError, IndexError, TypeError, ArithmeticError) as error:
-        # Pillow's plugins raise many kinds on damaged input.
-        raise ValueError(f"{path}: damaged ({error})") from None
+                raise ValueError(_too_large(image.width * image.height, max_pixels))
+            return decode_pil(image), is_animated(image)
+    except (ValueError, Image.DecompressionBombError, Warning, *DAMAGE) as error:
+        raise ValueError(f"{path}: {_reason(error, path, max_pixels)}") from None
 
 
-def _too_large(path, n_pixels, limit):
+def _reason(error, path, max_pixels):
+    """Say what is wrong with a file that could not be decoded."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return _too_large(re.search(r"\d+|$", str(error))[0], max_pixels)
+    if isinstance(error, Image.UnidentifiedImageError):
+        if os.path.exists(path) and os.path.getsize(path) == 0:
+            return "is empty"
+        return f"is no image of a known format ({', '.join(FORMATS)}); convert it"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read ({error.strerror})"
+    return str(error) if isinstance(error, ValueError) else f"is damaged ({error})"
+
+
+def _too_large(n_pixels, limit):
     return (
-        f"{path}: has {n_pixels} pixels, over the limit `max_image_pixels`={limit}; such a small "
-        "file may be an attack on memory. Raise the limit if you trust it"
+        f"has {n_pixels} pixels, over the limit `max_image_pixels`={limit}; such a file may be "
+        "an attack on memory. Raise the limit if you trust it; Pillow's own, 178956970, comes "
+        "from PIL.Image.MAX_IMAGE_PIXELS"
     )
+
+
+def is_animated(image):
+    """Tell whether a PIL image has frames that are left out.
+
+    The second picture of an MPO file, as telephones write them, is the first one once more.
+    """
+    return image.format != "MPO" and getattr(image, "is_animated", False)
 
 
 def decode_pil(image):
@@ -105,12 +126,13 @@ def decode_pil(image):
 
 
 def _deep_gray(values, mode):
+    scale = 65535
     if mode == "F":
-        scale = full_scale(values, "the float image")
-    else:
-        scale = 65535
-        if values.min() < 0 or values.max() > scale:
-            raise ValueError("32-bit values outside the 16-bit range [0, 65535]")
+        scale = full_scale(values, "the float image", scales=(1, 255))
+    elif mode == "I" and 0 < values.max() <= 255:
+        raise ValueError("32-bit values up to 255 could be 8 or 16 bits; convert it to either")
+    elif values.min() < 0 or values.max() > scale:
+        raise ValueError("32-bit values outside the 16-bit range [0, 65535]; convert it")
     return to_rgb((values / scale).astype(np.float32)[..., None])
 
 
@@ -125,35 +147,3 @@ def to_rgb(pixels):
     alpha = pixels[..., 3:].astype(np.float32) / white
     blend = white + (pixels[..., :3].astype(np.float32) - white) * alpha
     return np.rint(blend).astype(np.uint8) if white == 255 else blend
-
-
-def full_scale(values, name="X"):
-    """Return the value that stands for full brightness in an array.
-
-    bool 1, uint8 255, uint16 65535. Other dtypes by their largest value: up to 1 is 1, up
-    to 16 is 16 (`sklearn.datasets.load_digits`), up to 255 is 255.
-
-    Raises
-    ------
-    ValueError
-        For negative values, values above 255, NaN and infinity.
-    """
-    known = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
-    if values.dtype in known:
-        return known[values.dtype]
-    low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        kind = "NaN" if np.isnan(low) or np.isnan(high) else "infinity"
-        raise ValueError(f"{name} contains {kind}; pixels must be finite numbers")
-    if low < 0:
-        raise ValueError(
-            f"Negative values in data passed to the estimator: {name} has the range "
-            f"[{low:g}, {high:g}], and pixels must lie in [0, 1] or [0, 255]. Scale them, for "
-            "example with sklearn.preprocessing.MinMaxScaler."
-        )
-    if high > 255:
-        raise ValueError(
-            f"{name} has the range [{low:g}, {high:g}], but numbers other than uint8 and uint16 "
-            "must lie in [0, 1] or [0, 255]. Divide by the value of full brightness."
-        )
-    return next(scale for scale in FULL_SCALES if high <= scale)

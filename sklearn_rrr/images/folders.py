@@ -29,13 +29,14 @@ def load_image_folder(path):
     Raises
     ------
     ValueError
-        If the folder is missing, has no sub-folder, or a class has no image.
+        If the folder is missing or may not be read, has no sub-folder, or a class has no
+        image.
 
     Warns
     -----
     UserWarning
-        If files that are no images, by their extension, were left out. Hidden files are
-        left out silently.
+        If files were left out that are no images, by their extension, or lie beside the
+        class folders. Hidden files and links back to a folder above are left out silently.
 
     Examples
     --------
@@ -56,19 +57,26 @@ def load_image_folder(path):
         raise ValueError(
             f"`path` must be a folder with one sub-folder per class; got {str(path)!r}."
         )
-    classes = sorted(p for p in root.iterdir() if p.is_dir() and not _is_hidden(p.name))
+    paths, target, others, classes = [], [], [], []
+    for entry in _entries(root):
+        if entry.is_dir() and not _is_hidden(entry.name) and not _leads_up(entry, root):
+            classes.append(entry)
+        elif entry.is_file() and not _is_hidden(entry.name):
+            others.append(str(entry))
     if not classes:
         raise ValueError(f"The folder {str(path)!r} has no sub-folder; each class needs one.")
-    paths, target, others = [], [], []
     for label, folder in enumerate(classes):
-        found = sorted(_walk(folder, others))
+        found = sorted(_walk(folder, root, others))
         if not found:
-            raise ValueError(f"The class folder {str(folder)!r} holds no image.")
+            raise ValueError(
+                f"The class folder {str(folder)!r} holds no image. Add some, or remove it."
+            )
         paths += found
         target += [label] * len(found)
     if others:
         warnings.warn(
-            f"{len(others)} file(s) with other extensions were left out, such as {others[0]}.",
+            f"{len(others)} file(s) were left out, as they have no image's extension or no "
+            f"class folder, such as {others[0]}.",
             stacklevel=2,
         )
     return Bunch(
@@ -78,16 +86,28 @@ def load_image_folder(path):
     )
 
 
+def _entries(root):
+    try:
+        return sorted(root.iterdir())
+    except OSError as error:
+        _raise(error)
+
+
 def _is_hidden(name):
-    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def _walk(folder, others):
-    """Yield the images below a folder; links are followed, but none twice."""
+def _leads_up(folder, root):
+    """Tell whether a folder is a link to the root or above: its images are no class."""
+    return Path(os.path.realpath(root)).is_relative_to(os.path.realpath(folder))
+
+
+def _walk(folder, root, others):
+    """Yield the images below a folder; links are followed, but no place is read twice."""
     seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         place = os.path.realpath(parent)
-        if place in seen:
+        if place in seen or _leads_up(parent, root):
             folders.clear()
             continue
         seen.add(place)
@@ -100,3 +120,7 @@ def _walk(folder, others):
                 yield file
             else:
                 others.append(file)
+
+
+def _raise(error):
+    raise ValueError(f"{error.filename}: cannot be read ({error.strerror})") from None

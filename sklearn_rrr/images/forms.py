@@ -1,17 +1,21 @@
 """Which form X has: rows, one array, or images one by one."""
 
-import math
 import os
-import warnings
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from scipy import sparse
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
-ADD_AXIS = "A single image needs the batch axis: X[np.newaxis] for an array, [image] else."
+from sklearn_rrr.images.decoding import BadImages
+from sklearn_rrr.images.layout import ADD_AXIS
+
+FORMS = (
+    "X must be rows, an array of images, a list of PIL images, arrays or paths, a Series of "
+    "those, or a torch Dataset"
+)
 
 
 def sort_input(X):
@@ -19,113 +23,92 @@ def sort_input(X):
 
     Rows are left as they are, for scikit-learn's own validation.
     """
-    if isinstance(X, Dataset):
+    if isinstance(X, (str, bytes, os.PathLike, Image.Image)):
+        raise TypeError(
+            f"X must hold a batch of images; got one {type(X).__name__}. {ADD_AXIS} "
+            "load_image_folder lists the images of a folder."
+        )
+    if isinstance(X, Dataset) and hasattr(X, "__len__"):
         return "items", DatasetImages(X)
-    if isinstance(X, (str, os.PathLike, Image.Image)):
-        raise TypeError(f"X must hold a batch of images; got one {type(X).__name__}. {ADD_AXIS}")
-    if isinstance(X, pd.DataFrame):
-        if X.shape[1] != 1 or not _is_image(X.iloc[0, 0] if len(X) else 0):
-            return "rows", X
-        X = X.iloc[:, 0]
-    if isinstance(X, pd.Series):
-        X = X.to_numpy()
-    if isinstance(X, torch.Tensor):
-        X = as_numpy(X)
     if sparse.issparse(X):
         return "rows", X
-    one_by_one = isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.ndim == 1)
-    if one_by_one and any(map(_is_image, X)):
-        return "items", list(X)
-    if hasattr(X, "__array__") or isinstance(X, (list, tuple)):
-        array = _as_array(X)
-        if array is not None and array.ndim > 2:
-            if array.dtype.kind not in "biuf":
-                raise ValueError(
-                    f"Complex data not supported: images must be numbers; got {array.dtype}."
-                    if array.dtype.kind == "c"
-                    else f"Images must be numbers; got an array of {array.dtype}."
-                )
-            return "array", array
-    return "rows", X
+    if isinstance(X, torch.Tensor):
+        X = as_numpy(X)
+    elif isinstance(X, Sequence):  # a tuple, deque …
+        X = list(X)
+    elif isinstance(X, (Iterable, Dataset)) and not hasattr(X, "__array__"):
+        raise TypeError(f"{FORMS}; got a {type(X).__name__}. Pass list(X), or a loader's Dataset.")
+    if (items := _as_items(X)) is not None:
+        return "items", items
+    array = _as_array(X)
+    if array is None or array.ndim <= 2:
+        return "rows", X
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Complex data not supported: images must be numbers; got {array.dtype}."
+            if array.dtype.kind == "c"
+            else f"Images must be numbers; got an array of {array.dtype}."
+        )
+    return "array", array
+
+
+def _as_items(X):
+    """Return a list if X holds images one by one, in a sequence or a column; else None."""
+    if not isinstance(X, list):
+        shape = getattr(X, "shape", ())
+        if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+            return None
+        column = np.asarray(X)
+        if column.ndim == 2 and column.dtype.kind in "OUT":
+            column = column[:, 0]
+        if column.ndim != 1:
+            return None
+        X = column
+    items = [_picture_of(item) for item in X]
+    if any(map(_is_image, items)) or not items:
+        return items
+    first = items[0]
+    if isinstance(first, (list, tuple)):
+        return _as_mixed_arrays(items)
+    if not (hasattr(first, "__float__") or hasattr(first, "__array__")):
+        raise TypeError(f"{FORMS}; got items of the type {type(first).__name__}.")
+    return None
+
+
+def _as_mixed_arrays(items):
+    """Return the arrays that nested lists hold, if they are images of mixed sizes; else None."""
+    if _as_array(items) is not None:
+        return None
+    arrays = [_as_array(item) for item in items]
+    return arrays if all(a is not None and a.ndim > 1 for a in arrays) else None
 
 
 def _as_array(X):
     try:
-        return np.asarray(X)
+        array = np.asarray(X)
+        # An object array of numbers comes from a list that was of mixed sizes once.
+        return np.array(array.tolist()) if array.dtype == object and array.ndim > 2 else array
     except ValueError:  # ragged: scikit-learn says so better
         return None
 
 
+def _is_picture(item):
+    if isinstance(item, (np.ndarray, torch.Tensor)):
+        return item.ndim >= 2
+    return isinstance(item, Image.Image)
+
+
 def _is_image(item):
-    if isinstance(item, (str, os.PathLike, Image.Image)):
-        return True
-    return isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim >= 2
+    return isinstance(item, (str, os.PathLike)) or _is_picture(item)
 
 
-def infer_row_shape(n_features, image_shape=None):
-    """Return (h, w) or (h, w, c), and whether channels come first, for rows.
-
-    Raises
-    ------
-    ValueError
-        If `image_shape` is malformed or does not hold `n_features` values.
-    """
-    if image_shape is None:
-        for channels in (1, 3):
-            side = math.isqrt(n_features // channels)
-            if side * side * channels == n_features:
-                return ((side, side) if channels == 1 else (side, side, 3)), False
-        warnings.warn(
-            f"Rows of {n_features} features are no square image, gray or RGB; each is taken as "
-            "an image of 1 x n_features. Give `image_shape`, or (1, -1) if that is right.",
-            stacklevel=2,
-        )
-        return (1, n_features), False
-    shape = image_shape
-    if not (
-        isinstance(shape, (tuple, list))
-        and len(shape) in (2, 3)
-        and all(isinstance(s, (int, np.integer)) and (s > 0 or s == -1) for s in shape)
-        and sum(s == -1 for s in shape) <= 1
-    ):
-        raise ValueError(
-            "`image_shape` must be (h, w) or (h, w, c), at most one of them -1, or None; "
-            f"got {image_shape!r}."
-        )
-    known = math.prod(s for s in shape if s != -1)
-    shape = tuple(int(n_features // known if s == -1 else s) for s in shape)
-    if math.prod(shape) != n_features:
-        raise ValueError(
-            f"`image_shape`={tuple(image_shape)} does not hold rows of {n_features} features."
-        )
-    if len(shape) == 2:
-        return shape, False
-    first = is_channels_first(shape)
-    return (shape[1:] + shape[:1] if first else shape), first
-
-
-def is_channels_first(shape):
-    """Tell whether an image's shape is (c, h, w) rather than (h, w, c).
-
-    Channels are 1, 3 or 4; where both ends could be channels, the reading with a square
-    image wins.
-
-    Raises
-    ------
-    ValueError
-        If neither end can be channels, or both can.
-    """
-    first, last = shape[0] in (1, 3, 4), shape[2] in (1, 3, 4)
-    if first and last and (shape[1] == shape[2]) != (shape[0] == shape[1]):
-        return shape[1] == shape[2]
-    if first and last:
-        raise ValueError(
-            f"Images of shape {tuple(shape)} could have their channels first or last. Pass "
-            "uint8 arrays with the channels repeated to RGB, or a list of PIL images."
-        )
-    if not first and not last:
-        raise ValueError(f"Images must have 1, 3 or 4 channels; got the shape {tuple(shape)}.")
-    return first
+def _picture_of(item):
+    """Take the image of a pair (image, label): a search splits a Dataset into lists of them."""
+    if isinstance(item, tuple) and len(item) == 2:
+        for is_one in (_is_image, _is_picture):
+            if is_one(item[0]) and not is_one(item[1]):
+                return item[0]
+    return item
 
 
 def as_numpy(item):
@@ -146,11 +129,37 @@ class DatasetImages:
         return len(self.dataset)
 
     def __getitem__(self, i):
-        item = self.dataset[i]
-        return item[0] if isinstance(item, (tuple, list)) else item
+        return self._read(i)[0]
+
+    def select(self, indices):
+        return DatasetImages(Subset(self.dataset, list(map(int, indices))))
 
     def labels(self):
-        """Return the labels that the dataset holds, or None."""
-        if len(self) and not isinstance(self.dataset[0], (tuple, list)):
-            return None
-        return np.array([self.dataset[i][1] for i in range(len(self))])
+        """Return the labels that the dataset holds, or None.
+
+        Raises
+        ------
+        BadImages
+            Listing every item that the dataset cannot give.
+        """
+        labels, bad = [], []
+        for i in range(len(self)):
+            try:
+                item = self._read(i)
+            except ValueError as error:
+                bad.append((i, f"image {i}: {error}; pass y to fit without it"))
+                continue
+            if len(item) < 2:
+                return None
+            labels.append(item[1])
+        if bad:
+            raise BadImages(bad, len(self))
+        return np.array(labels)
+
+    def _read(self, i):
+        """Return (image,) or (image, label, …)."""
+        try:
+            item = self.dataset[i]
+        except Exception as error:  # it is the user's code
+            raise ValueError(f"the Dataset raised {type(error).__name__}: {error}") from error
+        return item if isinstance(item, (tuple, list)) else (item,)

@@ -66,9 +66,13 @@ def inspect_images(source, labels, image_size, on_bad_file="raise"):
             twice += seen.setdefault(digest, label) != label
     if bad and on_bad_file == "raise":
         raise BadImages(bad, n)
-    _warn_findings(source, twice)
     if bad:
         return _skip(source, labels, image_size, bad)
+    if twice:
+        warnings.warn(
+            f"{twice} image(s) occur again under another label; look for wrong labels.",
+            stacklevel=2,
+        )
     if cached is not None:
         source = TensorImages(_join(cached))
     return Inspection(source, np.arange(n), [])
@@ -83,20 +87,7 @@ def _skip(source, labels, image_size, bad):
     message = "\n  ".join(reason for _, reason in bad)
     warnings.warn(f"{len(bad)} image(s) were skipped, see skipped_:\n  {message}", stacklevel=3)
     rest = inspect_images(source.select(kept), labels[kept], image_size)
-    items = [source.items[i] for i in sorted(index)]
-    return Inspection(rest.source, kept, items)
-
-
-def _warn_findings(source, twice):
-    if twice:
-        warnings.warn(
-            f"{twice} image(s) occur again under another label; look for wrong labels.",
-            stacklevel=3,
-        )
-    if animated := getattr(source, "animated", None):
-        warnings.warn(
-            f"{len(animated)} file(s) are animated; the first frame is used.", stacklevel=3
-        )
+    return Inspection(rest.source, kept, [source.name(i) for i in sorted(index)])
 
 
 def _join(chunks):

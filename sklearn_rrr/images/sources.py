@@ -1,5 +1,6 @@
 """Sources hold images as they came, and give batches (B, 3, S, S) when asked."""
 
+import copy
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -10,21 +11,26 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from sklearn_rrr.images.brightness import dtype_scale, full_scale, settle_scale
 from sklearn_rrr.images.decoding import (
+    DAMAGE,
     MAX_IMAGE_PIXELS,
     BadImages,
     decode_file,
     decode_pil,
-    full_scale,
+    is_animated,
     to_rgb,
 )
-from sklearn_rrr.images.forms import (
+from sklearn_rrr.images.forms import DatasetImages, as_numpy
+from sklearn_rrr.images.layout import (
     ADD_AXIS,
-    DatasetImages,
-    as_numpy,
+    SMALLEST_PICTURE,
+    array_shape,
     infer_row_shape,
     is_channels_first,
 )
+
+DEEP = "uint16 pixels are divided by 65535; divide them yourself if white is less."
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,16 @@ class ImageFormat:
     """What `fit` saw, so that `predict` reads its input alike.
 
     kind is "rows", "array" or "items"; shape is (h, w) or (h, w, c), None where it may
-    vary; channels_first tells a 4-D array's layout; black and scale map numbers that are
-    neither uint8 nor uint16 to (x - black) / scale, None if none were seen.
+    vary; channels_first tells a 4-D array's layout; scale is full brightness of numbers
+    whose dtype does not settle it, None if none were seen. Rows that are no pixels have a
+    black, and are mapped to (x - black) / scale.
     """
 
     kind: str
     shape: tuple | None = None
     channels_first: bool = False
     scale: float | None = None
-    black: float = 0.0
+    black: float | None = None
 
 
 class ArrayImages:
@@ -64,9 +71,10 @@ class ArrayImages:
             block = block[..., None]
         elif self.format.channels_first:
             block = np.moveaxis(block, 1, -1)
-        if block.dtype != np.uint8:
-            scale = 65535 if block.dtype == np.uint16 else self.format.scale or 1
-            block = (block.astype(np.float32) - np.float32(self.format.black)) / np.float32(scale)
+        if self.format.black is not None:
+            block = ((block - self.format.black) / self.format.scale).astype(np.float32)
+        else:
+            block = _divide(block, dtype_scale(block.dtype) or self.format.scale)
         return resize(torch.from_numpy(np.ascontiguousarray(to_rgb(block))), image_size)
 
     def select(self, indices):
@@ -78,7 +86,8 @@ class ItemImages:
 
     def __init__(self, items, fmt, max_pixels=MAX_IMAGE_PIXELS):
         self.items, self.format, self.max_pixels = items, fmt, max_pixels
-        self.animated = set()
+        self.numbers = np.arange(len(items))  # in the user's X, for messages
+        self.animated, self.warned = set(), set()  # shared with what is selected
 
     def __len__(self):
         return len(self.items)
@@ -95,55 +104,89 @@ class ItemImages:
         def read(i):
             try:
                 return resize(torch.from_numpy(self._decode(i)[None]), image_size)
-            except (ValueError, TypeError) as error:
+            except ValueError as error:
                 return i, str(error)
 
         # Pillow decodes outside the interpreter's lock; torch's threads are the ones that
-        # joblib limits in its workers.
+        # joblib limits in its workers. Only files are safe to open in many threads: an image
+        # may be in the list twice, and a Dataset share one file or random numbers.
+        paths = [i for i in map(int, indices) if self._is_path(i)]
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            images = list(pool.map(read, map(int, indices)))
+            files = pool.map(read, paths)
+            images = [next(files) if self._is_path(i) else read(i) for i in map(int, indices)]
         if bad := [image for image in images if isinstance(image, tuple)]:
             raise BadImages(bad)
+        if self.animated and not self.warned:
+            self.warned.update(self.animated)
+            warnings.warn(
+                f"Some images have several frames, such as {min(self.animated)}; only one is used.",
+                stacklevel=2,
+            )
         if len({image.dtype for image in images}) > 1:
             images = [as_unit_float(image) for image in images]
         return torch.cat(images)
 
     def select(self, indices):
-        return ItemImages([self.items[i] for i in indices], self.format, self.max_pixels)
+        chosen = copy.copy(self)
+        if isinstance(self.items, DatasetImages):
+            chosen.items = self.items.select(indices)
+        else:
+            chosen.items = [self.items[i] for i in indices]
+        chosen.numbers = self.numbers[indices]
+        return chosen
+
+    def name(self, i):
+        """Return the path or image at i; a Dataset's index, as it may not give the item."""
+        return int(self.numbers[i]) if isinstance(self.items, DatasetImages) else self.items[i]
+
+    def _is_path(self, i):
+        # A Dataset is not asked for its item: that takes time, and may draw random numbers.
+        return isinstance(self.items, list) and isinstance(self.items[i], (str, os.PathLike))
 
     def _decode(self, i):
-        item = self.items[i]
-        if isinstance(item, (str, os.PathLike)):
-            pixels, n_frames = decode_file(item, self.max_pixels)
-            if n_frames > 1:
-                self.animated.add(i)
-        elif isinstance(item, Image.Image):
-            pixels = decode_pil(item)
-        else:
-            pixels = self._decode_array(i, item)
-        if 0 in pixels.shape:
-            raise ValueError(f"image {i}: has no pixels, shape {pixels.shape}")
+        try:
+            item = self.items[i]
+            if isinstance(item, (str, os.PathLike)):
+                pixels, animated = decode_file(item, self.max_pixels)
+            elif isinstance(item, Image.Image):
+                pixels, animated = decode_pil(item), is_animated(item)
+            else:
+                pixels, animated = self._decode_array(item), False
+            if 0 in pixels.shape:
+                raise ValueError(f"has no pixels, shape {pixels.shape}")
+        except (ValueError, *DAMAGE) as error:
+            prefix = "" if self._is_path(i) else f"image {self.numbers[i]}: "
+            raise ValueError(f"{prefix}{error}") from None
+        if animated:
+            self.animated.add(str(item) if self._is_path(i) else f"image {self.numbers[i]}")
         return np.array(pixels)  # writable and contiguous
 
-    def _decode_array(self, i, item):
-        item = as_numpy(item)
+    def _decode_array(self, item):
+        kind, item = type(item).__name__, as_numpy(item)
         if item.ndim not in (2, 3) or item.dtype.kind not in "biuf" or item.size == 0:
             raise ValueError(
-                f"image {i}: must be numbers of shape (h, w), (h, w, c) or (c, h, w); got "
-                f"{item.dtype} of shape {item.shape}"
+                "must be a path, a PIL image or numbers of shape (h, w), (h, w, c) or (c, h, w); "
+                f"got a {kind}, {item.dtype} of shape {item.shape}"
             )
-        try:
-            if item.ndim == 2:
-                item = item[..., None]
-            elif is_channels_first(item.shape):
-                item = np.moveaxis(item, 0, -1)
-            scale = full_scale(item, "it")
-        except ValueError as error:
-            raise ValueError(f"image {i}: {error}") from None
-        if item.dtype != np.uint8:
-            scale = scale if item.dtype in (bool, np.uint16) else self.format.scale or scale
-            item = item.astype(np.float32) / np.float32(scale)
-        return to_rgb(item)
+        if item.ndim == 2:
+            item = item[..., None]
+        elif is_channels_first(item.shape):
+            item = np.moveaxis(item, 0, -1)
+        scale = full_scale(item, "it")
+        if dtype_scale(item.dtype) is None:
+            # Those of a list have one scale; a Dataset's are not known beforehand.
+            usual = self.format.scale or (1 if item.dtype.kind == "f" else 255)
+            if scale > usual:
+                raise ValueError(f"has values in [0, {scale}], expected [0, {usual}]; divide them")
+            scale = usual
+        return to_rgb(_divide(item, scale))
+
+
+def _divide(pixels, scale):
+    """Numbers -> float32 in [0, 1], but integers in [0, 255] -> uint8."""
+    if scale == 255 and pixels.dtype.kind in "iu":
+        return pixels.astype(np.uint8, copy=False)
+    return pixels.astype(np.float32) / np.float32(scale)
 
 
 def make_source(kind, X, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_PIXELS):
@@ -180,77 +223,60 @@ def make_source(kind, X, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_
         else:
             shape, first = infer_row_shape(X.shape[1], image_shape)
     else:
-        shape, first = _array_shape(X, fitted)
-    if kind == "rows" and shape[0] == 1 and X.dtype != np.uint8:
-        return ArrayImages(X, _stretch(X, shape, fitted))
-    return ArrayImages(X, ImageFormat(kind, shape, first, _array_scale(X, fitted)))
-
-
-def _stretch(X, shape, fitted):
-    """Vectors, taken as images of 1 x n_features, are no pixels: any range will do."""
-    if fitted is not None:
-        return fitted
-    low, high = float(X.min()), float(X.max())
-    return ImageFormat("rows", shape, scale=(high - low) or 1.0, black=low)
-
-
-def _array_shape(X, fitted):
-    if X.ndim > 4 or 0 in X.shape:
-        raise ValueError(
-            "X must have the shape (n, h, w), (n, h, w, c) or (n, c, h, w), with at least 1 "
-            f"sample and 1 pixel; got {X.shape}."
-        )
-    if X.ndim == 3:
-        in_colour = fitted is not None and fitted.shape is not None and len(fitted.shape) == 3
-        if in_colour and fitted.kind == "array" and X.shape[2] == fitted.shape[2]:
-            raise ValueError(f"X has the shape {X.shape}. {ADD_AXIS}")
-        return X.shape[1:], False
-    same = fitted is not None and fitted.kind == "array" and len(fitted.shape or ()) == 3
-    if same and X.shape[1 if fitted.channels_first else 3] == fitted.shape[2]:
-        first = fitted.channels_first
+        shape, first = array_shape(X, fitted)
+    small = kind == "rows" and min(shape[:2]) < SMALLEST_PICTURE and X.dtype != np.uint8
+    if fitted is None and small:
+        scale, black = _stretch(X)
+    elif fitted is not None and fitted.black is not None:
+        scale, black = fitted.scale, fitted.black
     else:
-        first = is_channels_first(X.shape[1:])
-    return (X.shape[2:] + X.shape[1:2] if first else X.shape[1:]), first
+        scale, black = _array_scale(X, fitted), None
+    return ArrayImages(X, ImageFormat(kind, shape, first, scale, black))
+
+
+def _stretch(X):
+    """Rows too small for a picture are vectors, not pixels: any range will do."""
+    low, high = float(X.min()), float(X.max())
+    return (high - low) or 1.0, low
 
 
 def _array_scale(X, fitted):
-    if X.dtype in (np.uint8, np.uint16, bool):
-        if X.dtype == np.uint16:
-            warnings.warn("uint16 pixels are divided by 65535.", stacklevel=2)
-        return None if fitted is None else fitted.scale
-    return _number_scale(full_scale(X), X.dtype.kind == "f", fitted)
-
-
-def _number_scale(scale, is_float, fitted):
-    """Settle full brightness for numbers without a range of their own, as in `fit`."""
-    if fitted is not None and fitted.scale is not None:
-        if scale > fitted.scale:
-            raise ValueError(
-                f"X has values up to {scale}, but the estimator was fitted on pixels in "
-                f"[0, {fitted.scale:g}]. Scale X like the data given to fit."
-            )
-        return fitted.scale
-    if fitted is None and scale != (1 if is_float else 255):
-        warnings.warn(
-            f"Pixels are taken to lie in [0, {scale}] and are divided by {scale}. Divide them "
-            "yourself, or pass uint8, to be sure.",
-            stacklevel=2,
-        )
-    return scale
+    if scale := dtype_scale(X.dtype):
+        if scale == 65535:
+            warnings.warn(DEEP, stacklevel=2)
+        return fitted.scale if fitted is not None else 1 if scale == 1 else None
+    return settle_scale(full_scale(X), X.dtype.kind == "f", fitted)
 
 
 def _items_scale(items, fitted):
-    """One full brightness for all arrays of numbers in a list; files and datasets have theirs."""
+    """Settle one full brightness for all arrays of numbers in a list.
+
+    Files have theirs, and the items of a Dataset are looked at one by one.
+    """
     if isinstance(items, DatasetImages):
-        return 1
-    scales = []
-    for i, item in enumerate(items):
-        if isinstance(item, (np.ndarray, torch.Tensor)):
-            array = as_numpy(item)
-            numbers = array.dtype not in (np.uint8, np.uint16, bool) and array.dtype.kind in "iuf"
-            if numbers and array.size:
-                scales.append((full_scale(array, f"image {i}"), array.dtype.kind == "f"))
-    return _number_scale(*max(scales), fitted) if scales else None
+        return None if fitted is None else fitted.scale
+    scales, deep = set(), False
+    for item in items:
+        if not isinstance(item, (np.ndarray, torch.Tensor)):
+            continue
+        array = as_numpy(item)
+        deep = deep or dtype_scale(array.dtype) == 65535
+        if dtype_scale(array.dtype) is None and array.dtype.kind in "iuf" and array.size:
+            try:
+                scales.add((array.dtype.kind == "f", full_scale(array)))
+            except ValueError:  # listed with all other bad images when it is decoded
+                continue
+    if deep:
+        warnings.warn(DEEP, stacklevel=2)
+    if len({is_float for is_float, _ in scales}) > 1:
+        raise ValueError(
+            "Some images of X are floats and some are integers, of unlike scales. Convert them "
+            "all to uint8, or to floats in [0, 1]."
+        )
+    if not scales:
+        return None if fitted is None else fitted.scale
+    is_float, scale = max(scales)
+    return settle_scale(scale, is_float, fitted)
 
 
 def resize(images, image_size):

@@ -1,0 +1,1 @@
+"""What is measured: run from the root of a checkout, results in benchmarks/results/."""

@@ -1,0 +1,376 @@
+"""What every image classifier of the package shares: fit and predict, written once.
+
+`BaseImageClassifier` owns the data, the seeds and the checks; what it trains is the child's.
+"""
+
+import copy
+import warnings
+from dataclasses import replace
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
+from sklearn_rrr.augmentation import PaperAugmentation, PerImage
+from sklearn_rrr.batches import LabelledImages
+from sklearn_rrr.costs import count_parameters
+from sklearn_rrr.images import (
+    ADD_AXIS,
+    SMALLEST_PICTURE,
+    BadImages,
+    DatasetImages,
+    inspect_images,
+    make_source,
+    sort_input,
+)
+from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
+from sklearn_rrr.network import average_probabilities
+from sklearn_rrr.training import (
+    PRECISIONS,
+    PREDICTION_BATCH,
+    SCHEDULES,
+    Settings,
+    make_net,
+    resolve_device,
+    seeded,
+    train,
+    use_bf16,
+)
+
+
+class BaseImageClassifier(ClassifierMixin, BaseEstimator):
+    """Classifier of images; a child says which network is trained.
+
+    A child implements ``_check_parameters()``, ``_load_backbone()`` and
+    ``_make_module(backbone)``, and has the parameters that the methods here read.
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _check_parameters(self):
+        """Check the parameters that every image classifier has; children add theirs."""
+        if self.max_epochs != "auto":
+            check_int("max_epochs", self.max_epochs, 1, hint='Or use "auto".')
+        check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images.")
+        check_real("learning_rate", self.learning_rate, 0, open_low=True)
+        check_real("weight_decay", self.weight_decay, 0)
+        check_choice("lr_schedule", self.lr_schedule, tuple(SCHEDULES))
+        if isinstance(self.ema_epochs, Integral):
+            check_int("ema_epochs", self.ema_epochs, 0)
+        else:
+            check_real("ema_epochs", self.ema_epochs, 0, 1, "Or use a number of epochs.")
+        if not callable(self.augmentation):
+            hint = "Or use a callable from one image (3, S, S) to another."
+            check_choice("augmentation", self.augmentation, ("auto", "paper", None), hint)
+        if self.validation_fraction is not None:
+            check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
+        check_int("patience", self.patience, 1)
+        if check_bool("early_stopping", self.early_stopping) and self.validation_fraction is None:
+            raise ValueError(
+                "`early_stopping`=True needs validation data; got `validation_fraction`=None. "
+                "Use for example validation_fraction=0.1."
+            )
+        if self.image_size is not None:
+            check_int("image_size", self.image_size, 8, 4096)
+        check_choice("on_bad_file", self.on_bad_file, ("raise", "skip"))
+        check_int("max_image_pixels", self.max_image_pixels, 1)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_int("verbose", int(self.verbose), 0)
+        resolve_device(self.device)
+
+    # ------------------------------------------------------------------------- fitting
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Train on labelled images.
+
+        Parameters
+        ----------
+        X : images
+            Rows (n, n_features); an array (n, h, w), (n, h, w, c) or (n, c, h, w); a list
+            of PIL images, arrays or paths; a Series or one-column frame of those; a torch
+            Dataset. See the user guide.
+        y : array-like of shape (n,)
+            Labels. None only for a Dataset whose items are (image, label).
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the images in the loss; only their ratios matter. Images of weight
+            0 are left out.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError, TypeError
+            Before the first epoch, for everything that is wrong with parameters, images or
+            labels; during training if the loss is no longer finite or memory ran out.
+        """
+        self._check_parameters()
+        seed = self._draw_seed()
+        with seeded(seed):
+            backbone = self._load_backbone()
+            images = self._read_training_data(X, y, sample_weight, backbone=backbone)
+            module = self._make_module(backbone)
+            images, validation = self._hold_out(images, seed)
+            settings = self._settings(backbone, len(images), seed)
+            self._net = train(module, images, validation, settings)
+        self._finish(module, settings)
+        return self
+
+    def partial_fit(self, X, y=None, classes=None, sample_weight=None):
+        """Train on for one epoch over the given images.
+
+        After :meth:`fit`, training goes on from its averaged weights with a fresh
+        optimiser; nothing is averaged. Images are checked as in :meth:`fit`.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`.
+        y : array-like of shape (n,)
+            Labels, all of them in `classes`.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever occur; needed at the first call only.
+        sample_weight : array-like of shape (n,), default=None
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        self : object
+        """
+        self._check_parameters()
+        first = not hasattr(self, "module_")
+        if first and classes is None:
+            raise ValueError("`classes` must be passed at the first call to partial_fit.")
+        if not first:
+            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+                raise ValueError(
+                    f"`classes`={classes!r} differs from the {list(self.classes_)} of the "
+                    "earlier calls."
+                )
+            classes = self.classes_
+        seed = self._draw_seed()
+        with seeded(seed):
+            if first:
+                backbone = self._load_backbone()
+                images = self._read_training_data(X, y, sample_weight, classes, backbone)
+                module = self._make_module(backbone)
+                settings = self._settings(backbone, len(images), seed)
+                self._net = make_net(module, settings)
+                if settings.norm_warmup_epochs:
+                    self._net.warm_up_norms(images)
+            else:
+                images = self._read_training_data(X, y, sample_weight, classes)
+                module, settings = self.module_, self._settings_used
+            self.net_.run(images, epochs=1)
+        self._finish(module, settings)
+        return self
+
+    def _draw_seed(self):
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _read_training_data(self, X, y, sample_weight, classes=None, backbone=None):
+        """Check X, y and the weights; a backbone says that nothing was fitted before."""
+        if backbone is not None:
+            self.image_size_ = self.image_size or backbone.image_size
+        source = self._read(X, reset=backbone is not None)
+        if y is None and isinstance(X, torch.utils.data.Dataset):
+            y = DatasetImages(X).labels()
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None."
+            )
+        self.classes_, labels = encode_labels(y, classes)
+        if len(source) != len(labels):
+            hint = f" {ADD_AXIS}" if len(labels) == 1 else ""
+            raise ValueError(
+                "Found input variables with inconsistent numbers of samples: "
+                f"{[len(source), len(labels)]}.{hint}"
+            )
+        weights = weigh_images(self.classes_, labels, sample_weight, self.class_weight)
+        used = np.flatnonzero(weights)
+        if len(used) < len(labels):
+            source, labels, weights = source.select(used), labels[used], weights[used]
+        inspection = inspect_images(source, labels, self.image_size_, self.on_bad_file)
+        self.skipped_ = inspection.skipped
+        labels, weights = labels[inspection.kept], weights[inspection.kept]
+        weights = weights / weights.mean()
+        return LabelledImages(inspection.source, labels, weights, self.image_size_)
+
+    def _read(self, X, reset):
+        """Turn X into a source of images; `reset` says that this is the fit."""
+        kind, X = sort_input(X)
+        if reset:
+            for name in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(name, None)
+        if kind == "rows":
+            X = validate_data(self, X, reset=reset)
+        source = make_source(
+            kind,
+            X,
+            image_shape=self.image_shape,
+            fitted=None if reset else self._image_format,
+            max_pixels=self.max_image_pixels,
+        )
+        if reset:
+            self._image_format = source.format
+            self.image_shape_in_ = source.format.shape
+        return source
+
+    def _hold_out(self, images, seed):
+        if self.validation_fraction is None:
+            return images, None
+        parts = hold_out(images.labels.numpy(), self.validation_fraction, seed)
+        return tuple(images.subset(part) for part in parts)
+
+    def _settings(self, backbone, n_images, seed):
+        """Settle every "auto" for this many training images."""
+        device = resolve_device(self.device)
+        max_epochs = self._resolve_epochs(backbone, n_images)
+        ema = self.ema_epochs
+        if not isinstance(ema, Integral):
+            ema = round(ema * max_epochs)
+        return Settings(
+            max_epochs=max_epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            lr_schedule=self.lr_schedule,
+            ema_epochs=min(ema, max_epochs),
+            norm_warmup_epochs=self._resolve_warmup(n_images),
+            augmentation=self._resolve_augmentation(),
+            sampling=self.sampling,
+            patience=self.patience if self.early_stopping else None,
+            bf16=use_bf16(self.precision, device),
+            device=str(device),
+            seed=seed,
+            verbose=int(self.verbose),
+        )
+
+    def _resolve_epochs(self, backbone, n_images):
+        """Spend the backbone's number of steps, in 10 to 300 epochs."""
+        if self.max_epochs != "auto":
+            return self.max_epochs
+        epochs = np.ceil(backbone.training_steps * self.batch_size / n_images)
+        return int(np.clip(epochs, 10, 300))
+
+    def _resolve_warmup(self, n_images):
+        """The paper's 10 epochs of 400 images; fewer epochs, at least one, for more."""
+        if self.trainable_ == "all":
+            return 0
+        if self.norm_warmup_epochs != "auto":
+            return self.norm_warmup_epochs
+        return min(10, int(np.ceil(4000 / n_images))) if self.trainable_ == "branches" else 0
+
+    def _resolve_augmentation(self):
+        if callable(self.augmentation):
+            return PerImage(self.augmentation)
+        shape = self.image_shape_in_
+        small = shape is not None and min(shape[:2]) < SMALLEST_PICTURE
+        if self.augmentation is None or (self.augmentation == "auto" and small):
+            return None
+        return PaperAugmentation()
+
+    def _finish(self, module, settings):
+        self.module_, self._settings_used = module.eval(), settings
+        self.n_parameters_ = count_parameters(module)
+        columns = ("epoch", "dur", "learning_rate", "train_loss", "valid_loss", "valid_acc")
+        rows = [{c: row[c] for c in columns if c in row} for row in self._net.history]
+        self.history_ = pd.DataFrame(rows)
+
+    # --------------------------------------------------------------------- predicting
+
+    def predict_proba(self, X):
+        """Predict the probability of each class: the mean of the branches' softmax.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; other sizes are resized likewise.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, n_classes)
+            float64; rows sum to 1; columns in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        chunks = [average_probabilities(logits.double()) for logits in self._logits(X)]
+        return torch.cat(chunks).numpy()
+
+    def predict(self, X):
+        """Predict the label of each image.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        y : ndarray of shape (n,)
+            The labels of largest probability, in the type that `fit` was given.
+        """
+        check_is_fitted(self)
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def _logits(self, X):
+        """Yield the branches' logits (B, M, K), on the CPU, batch by batch."""
+        source = self._read(X, reset=False)
+        device = self._prediction_device()
+        module = self.module_.to(device)
+        bf16 = self.precision == "bf16"
+        bad = []
+        for start in range(0, len(source), PREDICTION_BATCH):
+            index = np.arange(start, min(start + PREDICTION_BATCH, len(source)))
+            try:
+                images = source.load(index, self.image_size_)
+            except BadImages as error:  # go on, to name them all
+                bad += error.bad
+                continue
+            if not bad:
+                # The CPU's kernels for a batch of one differ in the last digits from those
+                # for more; an image's result must not depend on its company.
+                n_images, images = len(images), images.expand(max(len(images), 2), -1, -1, -1)
+                images = images.to(device).contiguous(memory_format=torch.channels_last)
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, torch.bfloat16, enabled=bf16),
+                ):
+                    logits = module(images)[:n_images]
+                yield logits.float().cpu()
+        if bad:
+            raise BadImages(bad, len(source))
+
+    # ------------------------------------------------------------------- persistence
+
+    @property
+    def net_(self):
+        """The skorch net that trained `module_`; made anew after unpickling."""
+        if not hasattr(self, "_net"):
+            check_is_fitted(self)
+            settings = replace(self._settings_used, device=str(self._prediction_device()))
+            epochs = self.history_.to_dict("records")
+            self._net = make_net(self.module_, settings, history=epochs)
+        return self._net
+
+    def _prediction_device(self):
+        try:
+            return resolve_device(self.device)
+        except ValueError as error:  # fitted on a machine that had it
+            warnings.warn(f"{error} The CPU is used.", stacklevel=4)
+            return torch.device("cpu")
+
+    def __getstate__(self):
+        state = super().__getstate__().copy()
+        state.pop("_net", None)  # optimiser and callbacks
+        if "module_" in state:
+            state["module_"] = copy.deepcopy(self.module_).cpu()
+        return state

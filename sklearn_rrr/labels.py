@@ -1,0 +1,131 @@
+"""Labels and weights: checked, encoded, split."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array, column_or_1d, compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+
+from sklearn_rrr._validation import check_choice, check_real
+
+
+def encode_labels(y, classes=None):
+    """Turn labels into 0 … K - 1.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+    classes : array-like or None
+        All labels that may occur; None takes those of `y`.
+
+    Returns
+    -------
+    classes : ndarray of shape (K,)
+        Sorted.
+    labels : ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        For missing labels, continuous ones, and those that are not in `classes`.
+    """
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind in "fc":
+        check_array(y, ensure_2d=False, dtype=None, input_name="y")
+    if pd.isna(y).any():
+        raise ValueError("Input y contains NaN or None; every image needs a label.")
+    check_classification_targets(y)
+    if classes is None:
+        return np.unique(y, return_inverse=True)
+    classes = np.unique(classes)
+    labels = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+    if len(unknown := np.unique(y[classes[labels] != y])):
+        raise ValueError(
+            f"y holds the labels {unknown.tolist()}, which are not in `classes` {classes.tolist()}."
+        )
+    return classes, labels
+
+
+def weigh_images(classes, labels, sample_weight=None, class_weight=None):
+    """Return the weight of each image, (n,): of the sample times that of its class.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For weights that are negative, not finite, of another length, or zero for all
+        images, and for a class without a weight.
+    """
+    weights = np.ones(len(labels))
+    if sample_weight is not None:
+        weights = check_array(
+            sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+        )
+        if weights.shape != (len(labels),):
+            raise ValueError(
+                f"`sample_weight` must have the shape ({len(labels)},); got {weights.shape}."
+            )
+        if (weights < 0).any():
+            raise ValueError(
+                f"`sample_weight` must not be negative; got {weights.min():g}. Use zero to leave "
+                "an image out."
+            )
+    if class_weight is not None:
+        weights = weights * _class_weights(classes, labels, class_weight)
+    if not weights.any():
+        raise ValueError("The weights of the images are zero for all of them; weigh one at least.")
+    return weights
+
+
+def _class_weights(classes, labels, class_weight):
+    if isinstance(class_weight, str):
+        check_choice("class_weight", class_weight, ("balanced",), "Or give a dict, or None.")
+        return compute_sample_weight("balanced", classes[labels])
+    if not isinstance(class_weight, dict):
+        raise TypeError(f'`class_weight` must be "balanced", a dict or None; got {class_weight!r}.')
+    if missing := [c for c in classes.tolist() if c not in class_weight]:
+        raise ValueError(f"`class_weight` lacks the classes {missing}; give each a weight.")
+    factors = [check_real(f"class_weight[{c!r}]", class_weight[c], 0) for c in classes.tolist()]
+    return np.array(factors)[labels]
+
+
+def hold_out(labels, fraction, seed):
+    """Split 0 … n - 1 into training and validation, stratified where the classes allow it.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+    fraction : float
+        Share of the validation, rounded up to whole images.
+    seed : int
+
+    Returns
+    -------
+    training, validation : ndarray of int
+        Sorted indices.
+
+    Raises
+    ------
+    ValueError
+        If nothing would be left to train on.
+    """
+    n_valid = int(np.ceil(fraction * len(labels)))
+    if n_valid >= len(labels):
+        raise ValueError(
+            f"`validation_fraction`={fraction:g} leaves none of {len(labels)} images to train on; "
+            "use a smaller one, or None."
+        )
+    counts = np.bincount(labels)
+    n_classes = np.count_nonzero(counts)
+    stratify = labels
+    if counts[counts > 0].min() < 2 or min(n_valid, len(labels) - n_valid) < n_classes:
+        warnings.warn(
+            "The validation split is not stratified: a class has too few images for it.",
+            stacklevel=2,
+        )
+        stratify = None
+    parts = train_test_split(
+        np.arange(len(labels)), test_size=n_valid, stratify=stratify, random_state=seed
+    )
+    return tuple(np.sort(part) for part in parts)

@@ -1,0 +1,57 @@
+"""What the tests share: a tiny backbone, small settings, small real images."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from sklearn_rrr import RRRNetClassifier, register_backbone
+from sklearn_rrr.backbones import Backbone
+
+
+@register_backbone("tiny")
+def tiny():
+    return Backbone("tiny", Bottleneck, (2, 1, 2, 1), (4, 8, 8, 16), image_size=16, n_classes=7)
+
+
+@register_backbone("tiny_basic")
+def tiny_basic():
+    return Backbone("tiny_basic", BasicBlock, (1, 2, 1, 1), (4, 8, 16, 16), image_size=16)
+
+
+@pytest.fixture
+def small():
+    """Return a maker of estimators that fit in a fraction of a second."""
+
+    def make(**parameters):
+        settings = {
+            "backbone": "tiny",
+            "weights": None,
+            "n_branches": 2,
+            "max_epochs": 2,
+            "batch_size": 16,
+            "augmentation": None,
+            "precision": "fp32",
+            "random_state": 0,
+        }
+        return RRRNetClassifier(**settings | parameters)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """120 digits of 4 classes as uint8 images (n, 8, 8), and their labels."""
+    data = load_digits(n_class=4)
+    return (data.images[:120] * 15.9).astype(np.uint8), data.target[:120]
+
+
+@pytest.fixture
+def digit_paths(digits, tmp_path):
+    """The first 40 digits as PNG files, and their labels."""
+    images, labels = digits
+    paths = [tmp_path / f"{i}.png" for i in range(40)]
+    for path, image in zip(paths, images, strict=False):
+        Image.fromarray(image).save(path)
+    return paths, labels[:40]

@@ -1,0 +1,66 @@
+"""Batches: every image once, never one alone, the same for the same seed."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_rrr.batches import EpochBatches, LabelledImages, load_batches
+from sklearn_rrr.images import make_source
+
+
+@pytest.mark.parametrize(("n", "size"), [(33, 32), (3, 2), (40, 16), (5, 8), (2, 2), (64, 32)])
+def test_batches_hold_every_image_once_and_never_one_alone(n, size):  # fault 47
+    batches = list(EpochBatches(n, size, seed=0))
+    assert sorted(chain.from_iterable(batches)) == list(range(n))
+    sizes = [len(batch) for batch in batches]
+    assert min(sizes) >= 2
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_single_image_is_doubled():
+    assert list(EpochBatches(1, 32, seed=0)) == [[0, 0]]
+
+
+def test_epochs_differ_and_repeat_with_the_seed():
+    first, second, again = EpochBatches(50, 8, 3), EpochBatches(50, 8, 3), EpochBatches(50, 8, 3)
+    epoch0, epoch1 = list(first), list(first)
+    assert epoch0 == list(second)
+    assert epoch0 != epoch1
+    again.epoch = 1
+    assert epoch1 == list(again)
+
+
+def test_branches_have_their_own_order():
+    batches = [np.array(batch) for batch in EpochBatches(20, 10, 0, n_branches=3)]
+    assert [batch.shape for batch in batches] == [(3, 10), (3, 10)]
+    orders = np.concatenate(batches, axis=1)
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert not np.array_equal(orders[0], orders[1])
+
+
+@pytest.fixture
+def images():
+    """Nine gray images of 4x4 pixels, each filled with its label."""
+    pixels = np.arange(9, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+    return LabelledImages(make_source("array", pixels), np.arange(9), np.arange(9) / 2, 4)
+
+
+def test_images_come_with_their_labels_and_weights(images):
+    for pixels, (labels, weights) in load_batches(images, EpochBatches(9, 4, 0)):
+        assert pixels.shape[1:] == (3, 4, 4)
+        assert torch.equal(pixels[:, 0, 0, 0].long(), labels)
+        assert torch.equal(weights, labels / 2)
+
+
+def test_branches_get_their_images_one_after_the_other(images):
+    for pixels, (labels, _) in load_batches(images, EpochBatches(9, 3, 0, n_branches=2)):
+        assert labels.shape == (3, 2)  # (B, M)
+        assert torch.equal(pixels[:, 0, 0, 0].long(), labels.T.flatten())
+
+
+def test_subset_keeps_what_belongs_together(images):
+    pixels, (labels, weights) = images.subset(np.array([5, 2])).__getitems__([0, 1])
+    assert pixels[:, 0, 0, 0].tolist() == labels.tolist() == [5, 2]
+    assert weights.tolist() == [2.5, 1]

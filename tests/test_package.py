@@ -1,0 +1,119 @@
+"""The house: public names, who imports whom, what the wheel holds."""
+
+import ast
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import sklearn_rrr
+
+PACKAGE = Path(sklearn_rrr.__file__).parent
+# A module imports only from rows above its own.
+ORDER = [
+    {"_validation"},
+    {"images", "augmentation", "backbones", "branching", "costs", "labels"},
+    {"batches", "weights", "network"},
+    {"training"},
+    {"base"},
+    {"classifier"},
+]
+WITHIN_IMAGES = [
+    {"brightness", "layout"},
+    {"decoding"},
+    {"forms", "folders"},
+    {"sources"},
+    {"inspection"},
+]
+
+
+def test_public_names():
+    assert sklearn_rrr.__all__ == [
+        "RRRNetClassifier",
+        "cost_report",
+        "count_macs",
+        "count_parameters",
+        "list_backbones",
+        "load_backbone",
+        "load_image_folder",
+        "measure_latency",
+        "register_backbone",
+    ]
+    assert all(hasattr(sklearn_rrr, name) for name in sklearn_rrr.__all__)
+
+
+def imports(path):
+    """Return the modules of the package that a file imports, without the package's name."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            modules = [node.module]
+        names |= {m.split(".", 1)[1] for m in modules if m.startswith("sklearn_rrr.")}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("folder", "order"), [(PACKAGE, ORDER), (PACKAGE / "images", WITHIN_IMAGES)]
+)
+def test_modules_import_only_from_above(folder, order):
+    files = {p.stem: p for p in folder.glob("*.py") if p.stem != "__init__"}
+    files |= {p.parent.name: p for p in folder.glob("*/__init__.py")}
+    level = {name: i for i, row in enumerate(order) for name in row}
+    assert set(files) == set(level)
+    prefix = "images." if folder.name == "images" else ""
+    for name, path in files.items():
+        if path.name == "__init__.py":
+            continue
+        for imported in imports(path):
+            inner = imported.removeprefix(prefix).split(".")[0]
+            assert level[inner] < level[name], f"{name} imports {imported}"
+
+
+def test_only_training_knows_skorch():
+    users = [p.name for p in PACKAGE.rglob("*.py") if "skorch" in ast.unparse(_imports(p))]
+    assert users == ["training.py"]
+
+
+def _imports(path):
+    nodes = ast.walk(ast.parse(path.read_text()))
+    kept = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return ast.Module(body=kept, type_ignores=[])
+
+
+def test_no_global_threads():
+    assert not [p for p in PACKAGE.rglob("*.py") if "set_num_threads(" in p.read_text()]
+
+
+def test_import_is_quiet_and_draws_nothing():
+    code = (
+        "import torch, numpy as np; torch.manual_seed(0); np.random.seed(0);"
+        "import sklearn_rrr; print(torch.rand(1).item(), np.random.rand())"
+    )
+    plain = code.replace("import sklearn_rrr;", "")
+    runs = [
+        subprocess.run([sys.executable, "-c", c], capture_output=True, text=True, check=True)
+        for c in (code, plain)
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    assert runs[0].stderr == ""
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_module(tmp_path):
+    root = PACKAGE.parent
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, root],
+        check=True,
+        env=environment,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    expected = {p.relative_to(root).as_posix() for p in PACKAGE.rglob("*.py")}
+    assert expected <= held
+    assert not [name for name in held if name.startswith(("tests", "benchmarks", "examples"))]

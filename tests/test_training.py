@@ -1,0 +1,247 @@
+"""The loop: batches, loss, averaging, norms, schedules, seeds, and what may go wrong."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+
+from sklearn_rrr.training import (
+    SCHEDULES,
+    BranchLoss,
+    BranchNet,
+    resolve_device,
+    seeded,
+    use_bf16,
+)
+
+
+def test_loss_by_hand():
+    logits = torch.tensor([[[0.0, 0.0], [1.0, 0.0]], [[0.0, 2.0], [0.0, 0.0]]])  # (B, M, K)
+    log2, one = np.log(2), np.log(1 + np.exp(-1))
+    two = np.log(1 + np.exp(-2))
+    loss = BranchLoss()(logits, torch.tensor([0, 1]), torch.tensor([1.0, 3.0]))
+    assert loss.item() == pytest.approx(((log2 + one) + 3 * (two + log2)) / 2, abs=1e-6)
+    labels = torch.tensor([[0, 1], [1, 0]])  # (B, M): branch 1 sees other images
+    loss = BranchLoss()(logits, labels, torch.ones(2, 2))
+    assert loss.item() == pytest.approx((log2 + one + 1 + two + log2) / 2, abs=1e-6)
+
+
+def test_averaging_is_the_published_moving_average(small, digits, monkeypatch):
+    """decay = (E - 1) / E at every step of the last E epochs, weights and norms alike."""
+    steps = []
+    original = BranchNet.train_step
+
+    def record(self, batch, **kwargs):
+        step = original(self, batch, **kwargs)
+        state = {
+            k: v.clone() for k, v in self.module_.state_dict().items() if v.is_floating_point()
+        }
+        steps.append((len(self.history), state))
+        return step
+
+    monkeypatch.setattr(BranchNet, "train_step", record)
+    clf = small(max_epochs=5, ema_epochs=2).fit(*digits)
+    averaged = [state for epoch, state in steps if epoch > 3]
+    assert len(averaged) == 2 * 8
+    final = clf.module_.state_dict()
+    for name in ("head.weight", "branches.0.0.bn1.running_mean", "stump.4.0.conv1.weight"):
+        expected = averaged[0][name]
+        for state in averaged[1:]:
+            expected = expected * 0.5 + state[name] * 0.5
+        torch.testing.assert_close(final[name], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_averaging_switched_off_keeps_the_last_weights(small, digits):
+    plain = small(ema_epochs=0).fit(*digits)
+    one = small(ema_epochs=1).fit(*digits)  # decay 0: the latest weights, too
+    np.testing.assert_allclose(plain.predict_proba(digits[0]), one.predict_proba(digits[0]))
+
+
+def test_frozen_stump_adapts_its_norms_only(small, digits):
+    cold = small(trainable="branches", norm_warmup_epochs=0).fit(*digits).module_.stump
+    warm = small(trainable="branches", norm_warmup_epochs=3).fit(*digits).module_.stump
+    for name, value in cold.state_dict().items():
+        if name.endswith(("running_mean", "running_var")):
+            assert not torch.equal(value, warm.state_dict()[name])
+        elif value.is_floating_point():
+            assert torch.equal(value, warm.state_dict()[name])
+    assert torch.equal(cold[1].running_mean, torch.zeros(4))  # untouched by the training
+
+
+def test_only_what_is_trainable_moves(small, digits):
+    heads = [small(trainable="head", max_epochs=n).fit(*digits).module_ for n in (1, 3)]
+    for name, value in heads[0].state_dict().items():
+        same = torch.equal(value, heads[1].state_dict()[name])
+        assert same != name.startswith("head."), name
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("constant", (1, 1, 1)),
+        ("linear", (1, 0.5, 0)),
+        ("cosine", (1, 0.5, 0)),
+        ("onecycle", (0.04, 0.8117449, 0)),
+    ],
+)
+def test_schedules(name, values):
+    assert [SCHEDULES[name](t) for t in (0, 0.5, 1)] == pytest.approx(values)
+
+
+def test_schedule_is_followed(small, digits):
+    history = small(lr_schedule="linear", learning_rate=0.01, max_epochs=4).fit(*digits).history_
+    # The rate of the first step of each epoch of 8 batches.
+    expected = [0.01 * (1 - step / 32) for step in (0, 8, 16, 24)]
+    assert history.learning_rate.tolist() == pytest.approx(expected)
+
+
+def test_independent_sampling_trains_each_branch_on_its_own_batch(small, digits, monkeypatch):
+    shapes = []
+    original = BranchNet._loss
+
+    def record(self, logits, targets):
+        shapes.append(tuple(targets[0].shape))
+        return original(self, logits, targets)
+
+    monkeypatch.setattr(BranchNet, "_loss", record)
+    clf = small(sampling="independent", max_epochs=1).fit(*digits)
+    assert shapes == [(15, 2)] * 8
+    assert clf.predict_proba(digits[0][:3]).shape == (3, 4)
+
+
+def test_same_batches_make_both_samplings_equal(small, digits):
+    """Features of M equal parts give the logits of one shared pass."""
+    clf = small(sampling="independent", max_epochs=1, trainable="branches").fit(*digits)
+    images = torch.rand(5, 3, 16, 16)
+    net = clf.net_
+    net.module_.train()
+    twice = net.infer(torch.cat([images, images]))
+    once = net.module_(images)
+    torch.testing.assert_close(twice, once, atol=1e-5, rtol=1e-5)
+
+
+def test_early_stopping_returns_to_the_best_epoch(small, digits, monkeypatch):
+    held_out = []
+    original = BranchNet.run
+
+    def record(self, images, validation=None, epochs=None):
+        held_out.append(validation)
+        return original(self, images, validation, epochs)
+
+    monkeypatch.setattr(BranchNet, "run", record)
+    clf = small(validation_fraction=0.25, early_stopping=True, patience=2, max_epochs=60)
+    losses = clf.set_params(learning_rate=0.03).fit(*digits).history_.valid_loss
+    assert len(losses) < 60
+    assert losses.idxmin() == len(losses) - 1 - 2
+    images, (labels, weights) = held_out[0].__getitems__(list(range(30)))
+    with torch.no_grad():
+        loss = BranchLoss()(clf.module_(images), labels, weights) / 2
+    assert loss.item() == pytest.approx(losses.min(), rel=1e-4)
+
+
+def test_validation_figures_are_those_of_the_averaged_weights(small, digits):
+    X, y = digits
+    figures = ["train_loss", "valid_loss", "valid_acc"]
+    clf = small(validation_fraction=0.5, max_epochs=6, ema_epochs=3).fit(X, y)
+    assert list(clf.history_) == ["epoch", "dur", "learning_rate", *figures]
+    images = clf.history_.valid_acc.iloc[-1] * 60
+    assert images == pytest.approx(round(images), abs=1e-4)
+
+
+def test_keyboard_interrupt_reaches_the_user(small, digits):  # fault 40
+    calls = []
+
+    def interrupt(image):
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small(augmentation=interrupt).fit(*digits)
+    assert len(calls) == 1
+    search = GridSearchCV(small(augmentation=interrupt), {"n_branches": [1, 2]}, cv=2)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(*digits)
+    assert len(calls) == 2
+
+
+def test_loss_that_is_not_finite_stops(small, digits):  # fault 48
+    with pytest.raises(ValueError, match=r"loss became nan in epoch 1.*smaller `learning_rate`"):
+        small(augmentation=lambda image: image * float("nan")).fit(*digits)
+
+
+def test_out_of_memory_suggests_the_cure(small, digits, monkeypatch):  # fault 45
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(BranchNet, "train_step", full)
+    with pytest.raises(ValueError, match=r"out of memory with `batch_size`=16; use a smaller"):
+        small().fit(*digits)
+
+
+def test_devices():  # fault 46
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"`device`='cuda:99', but this machine has \d+ CUDA"):
+        resolve_device("cuda:99")
+    with pytest.raises(ValueError, match='`device` must be "auto"'):
+        resolve_device("gpu")
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto").type == expected
+
+
+def test_precision():
+    cpu = torch.device("cpu")
+    assert use_bf16("bf16", cpu)
+    assert not use_bf16("fp32", cpu)
+    assert isinstance(use_bf16("auto", cpu), bool)
+
+
+def test_bf16_learns_like_fp32(small, digits):
+    X, y = digits
+    scores = [
+        small(precision=p, max_epochs=20, learning_rate=0.01).fit(X, y).score(X, y)
+        for p in ("fp32", "bf16")
+    ]
+    assert min(scores) > 0.9
+
+
+def test_generators_and_threads_are_left_alone(small, digits):
+    torch.manual_seed(1)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    numpy_state = np.random.get_state()[1]  # noqa: NPY002
+    small(augmentation="paper", dropout=0.1).fit(*digits)
+    assert torch.equal(state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+    assert torch.get_num_threads() == threads
+
+
+def test_seeded_restores():
+    before = torch.get_rng_state()
+    with seeded(5):
+        first = torch.rand(1)
+    with seeded(5):
+        assert torch.rand(1) == first
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_verbose_shows_progress(small, digits, capsys):
+    small(verbose=2, max_epochs=2).fit(*digits)
+    assert "train_loss" in capsys.readouterr().out
+    small(verbose=1, max_epochs=2).fit(*digits)
+    captured = capsys.readouterr()
+    assert "2/2" in captured.err
+    assert captured.out == ""
+    small().fit(*digits)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+@pytest.mark.gpu
+def test_gpu_fits_and_its_pickle_predicts_on_the_cpu(small, digits):  # fault 59
+    import pickle
+
+    X, y = digits
+    clf = small(device="cuda", max_epochs=5).fit(X, y)
+    probabilities = clf.predict_proba(X)
+    loaded = pickle.loads(pickle.dumps(clf)).set_params(device="cpu")
+    assert next(loaded.module_.parameters()).device.type == "cpu"
+    np.testing.assert_allclose(loaded.predict_proba(X), probabilities, atol=1e-3)
