@@ -32,10 +32,10 @@ from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
 from sklearn_rrr.network import average_probabilities
 from sklearn_rrr.training import (
     PRECISIONS,
-    PREDICTION_BATCH,
     SCHEDULES,
     Settings,
     make_net,
+    prediction_batch,
     resolve_device,
     seeded,
     train,
@@ -83,7 +83,8 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         check_choice("on_bad_file", self.on_bad_file, ("raise", "skip"))
         check_int("max_image_pixels", self.max_image_pixels, 1)
         check_choice("precision", self.precision, PRECISIONS)
-        check_int("verbose", int(self.verbose), 0)
+        if not isinstance(self.verbose, bool):
+            check_int("verbose", self.verbose, 0)
         resolve_device(self.device)
 
     # ------------------------------------------------------------------------- fitting
@@ -327,18 +328,19 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         device = self._prediction_device()
         module = self.module_.to(device)
         bf16 = self.precision == "bf16"
-        bad = []
-        for start in range(0, len(source), PREDICTION_BATCH):
-            index = np.arange(start, min(start + PREDICTION_BATCH, len(source)))
+        bad, size = [], prediction_batch()
+        for start in range(0, len(source), size):
+            index = np.arange(start, min(start + size, len(source)))
             try:
                 images = source.load(index, self.image_size_)
             except BadImages as error:  # go on, to name them all
                 bad += error.bad
                 continue
             if not bad:
-                # The CPU's kernels for a batch of one differ in the last digits from those
-                # for more; an image's result must not depend on its company.
-                n_images, images = len(images), images.expand(max(len(images), 2), -1, -1, -1)
+                # An even number, see prediction_batch.
+                n_images = len(images)
+                if n_images % 2:
+                    images = torch.cat([images, images[-1:]])
                 images = images.to(device).contiguous(memory_format=torch.channels_last)
                 with (
                     torch.inference_mode(),

@@ -131,7 +131,7 @@ class RRRNetClassifier(BaseImageClassifier):
     net_ : skorch.NeuralNet
         The skorch net that trained it; made anew after unpickling.
     skipped_ : list
-        Paths or images that ``on_bad_file="skip"`` left out.
+        Paths or images, or indices of a Dataset, that ``on_bad_file="skip"`` left out.
 
     References
     ----------

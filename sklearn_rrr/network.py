@@ -8,6 +8,7 @@ Algorithm 2. B is the batch, M the number of branches, K the number of classes.
 import copy
 import math
 from bisect import bisect_left
+from functools import cache, partial
 from itertools import takewhile
 
 import torch
@@ -46,9 +47,9 @@ class RRRNet(nn.Module):
         every branch is a true sub-network, norms included.
     width_offset : int or "auto", default="auto"
         a of Eq. (1); "auto" takes the smallest that does not add parameters.
-    fresh_norms : bool or None, default=None
-        Whether the norms of the branches start at their initial state. None: only where
-        Algorithm 2 splits.
+    fresh_norms : bool, default=False
+        Whether the norms of the branches start at their initial state, which they always
+        do where Algorithm 2 splits.
     dropout : float, default=0.0
         Probability of dropout after each activation of the last two blocks.
     head : {"new", "pretrained"}, default="new"
@@ -67,7 +68,7 @@ class RRRNet(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from sklearn_rrr.backbones import load_backbone
+    >>> from sklearn_rrr import load_backbone
     >>> backbone, _ = load_backbone("synth50", weights=None)
     >>> net = RRRNet(backbone, n_classes=3, blocks=(1, 1, 1, 1), n_branches=4).eval()
     >>> net(torch.rand(2, 3, 64, 64)).shape
@@ -84,7 +85,7 @@ class RRRNet(nn.Module):
         split_at="conv4_x",
         split="paper",
         width_offset="auto",
-        fresh_norms=None,
+        fresh_norms=False,
         dropout=0.0,
         head="new",
         generator=None,
@@ -106,7 +107,7 @@ class RRRNet(nn.Module):
         )
         splitter = {"paper": split_kernels, "aligned": split_aligned}[split]
         splitter(nn.Sequential(*kept[at:]), self.branches, n_branches, generator)
-        if n_branches > 1 and split == "paper" if fresh_norms is None else fresh_norms:
+        if fresh_norms:
             _reset_norms(self.branches)
         if dropout:
             _add_dropout(self.branches, dropout)
@@ -203,9 +204,11 @@ def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset="auto")
         If a phase would have no channel left; says the largest possible number of branches.
     """
 
+    count = cache(partial(_count_branch, backbone, blocks, at, n_classes))
+
     def find(number):
         if width_offset == "auto":
-            return _smallest_offset(backbone, blocks, number, at, n_classes)
+            return _smallest_offset(backbone, number, at, count)
         planes = _widths(backbone, number, at, width_offset)
         return planes and (width_offset, planes)
 
@@ -221,16 +224,15 @@ def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset="auto")
     return found
 
 
-def _smallest_offset(backbone, blocks, n_branches, at, n_classes):
+def _smallest_offset(backbone, n_branches, at, count):
     def widths(offset):
         return _widths(backbone, n_branches, at, offset)
 
-    def fits(offset):
-        return n_branches * _count_branch(backbone, blocks, at, widths(offset), n_classes) <= budget
+    def fits(offset):  # so do all larger ones
+        return n_branches * count(widths(offset)) <= count(backbone.planes[at:])
 
-    budget = _count_branch(backbone, blocks, at, backbone.planes[at:], n_classes)
     possible = list(takewhile(widths, range(backbone.planes[at])))
-    index = bisect_left(possible, True, key=fits)  # a larger offset has fewer parameters
+    index = bisect_left(possible, True, key=fits)
     return (possible[index], widths(possible[index])) if index < len(possible) else None
 
 
@@ -251,7 +253,7 @@ def _branch_phases(backbone, blocks, at, planes):
         channels = width * backbone.block.expansion
 
 
-def _count_branch(backbone, blocks, at, planes, n_classes):
+def _count_branch(backbone, blocks, at, n_classes, planes):
     phases = _branch_phases(backbone, blocks, at, planes)
     n_parameters = sum(p.numel() for phase in phases for p in phase.parameters())
     return n_parameters + (planes[-1] * backbone.block.expansion + 1) * n_classes

@@ -35,7 +35,6 @@ SCHEDULES = {
         0.04 + 0.96 * t / 0.3 if t < 0.3 else (1 + math.cos(math.pi * (t - 0.3) / 0.7)) / 2
     ),
 }
-PREDICTION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,16 @@ def use_bf16(precision, device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def prediction_batch():
+    """Return how many images are predicted at a time.
+
+    An image's probabilities must not depend on its company, but on the CPU other kernels,
+    which round differently, serve batches of one, odd ones and, with one thread, those of
+    more than 12. So batches are even, and small with one thread; measured with torch 2.15.
+    """
+    return 8 if torch.get_num_threads() == 1 else 64
 
 
 @contextmanager

@@ -132,13 +132,13 @@ def _download(url):
 def _verify_hash(path, prefix):
     digest = _sha256(path)
     pin = path.with_name(path.name + ".sha256")
-    expected = pin.read_text().strip() if pin.exists() else prefix
-    if not (digest.startswith(prefix) and digest.startswith(expected)):
-        raise ValueError(
-            f"The cached weights {path} have the SHA-256 {digest}, which should begin with "
-            f"{expected}: the file is truncated or not what it claims to be, and was not "
-            "used. Delete it to download it again."
-        )
+    for expected in (prefix, pin.read_text().strip() if pin.exists() else prefix):
+        if not digest.startswith(expected):
+            raise ValueError(
+                f"The cached weights {path} have the SHA-256 {digest}, which should begin with "
+                f"{expected}: the file is truncated or not what it claims to be, and was not "
+                "used. Delete it to download it again."
+            )
     if not pin.exists():
         temporary = pin.with_name(f"{pin.name}.{os.getpid()}")
         with suppress(OSError):  # a shared cache may be read-only

@@ -1,6 +1,7 @@
 """Branches: grouped against looped, Algorithm 2 against its own words, true sub-networks."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ every_form = pytest.mark.parametrize("form", FORMS)
 every_split = pytest.mark.parametrize("split_at", PHASES)
 
 
+@cache
 def make_backbone(form, planes=(16, 16, 16, 32)):
     """Return a backbone whose norms differ in every channel."""
     torch.manual_seed(0)
@@ -131,7 +133,7 @@ def test_split_without_permutations(form, split_at, n_branches, offset):
 @every_split
 @pytest.mark.parametrize("n_branches", [2, 3, 5])
 def test_split_with_permutations(form, split_at, n_branches):
-    backbone = make_backbone(form, (16, 16, 16, 16))
+    backbone = copy.deepcopy(make_backbone(form, (16, 16, 16, 16)))
     with torch.no_grad():
         for conv in backbone.modules():
             if isinstance(conv, nn.Conv2d):  # every number of a kernel says where it stood
@@ -172,6 +174,7 @@ def test_permutations_are_uniform_and_come_from_the_generator():
 # ---------------------------------------------------------------------------- sub-networks
 
 
+@cache
 def align(form, split_at, n_branches, offset):
     """Return the pre-trained phases, an aligned network, and the channels of each norm."""
     backbone = make_backbone(form)

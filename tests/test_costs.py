@@ -119,16 +119,20 @@ def test_module_is_left_as_it_was(net, function, broken):
     assert {p.device.type for p in module.parameters()} == {"cpu"}
 
 
-def test_module_runs_in_eval_mode_without_gradients():
-    seen = []
+def test_module_runs_in_eval_mode_without_gradients_and_comes_back():
+    seen, moves = [], []
 
     class Spy(nn.Module):
         def forward(self, x):
-            seen.append((self.training, torch.is_grad_enabled(), tuple(x.shape)))
+            seen.append((self.training, torch.is_grad_enabled(), x.device.type, tuple(x.shape)))
             return x
 
-    measure(Spy(), batch_size=5, repeats=2, warmup=3)
-    assert seen == [(False, False, (5, 3, 16, 16))] * 5
+        def to(self, device):
+            moves.append(device.type)
+
+    latency = measure(Spy(), batch_size=5, repeats=2, warmup=3, device="meta")
+    assert seen == [(False, False, "meta", (5, 3, 16, 16))] * 5
+    assert (latency.device, moves) == ("meta", ["meta", "cpu"])
 
 
 @pytest.mark.parametrize(

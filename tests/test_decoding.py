@@ -90,22 +90,23 @@ def test_no_image(tmp_path, make, message):  # faults 25 and 26
         decode_file(path)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 def test_no_permission(tmp_path):  # fault 25
     path = tmp_path / "image.png"
     path.write_bytes(encode(NOISE, format="PNG"))
     path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("root may read everything")
     with pytest.raises(ValueError, match=r"image.png: no permission to read it"):
         decode_file(path)
 
 
-@pytest.mark.parametrize("path", ["x" * 300 + ".png", "a\0b.png", "/dev/null/x.png", "/dev/null"])
+@pytest.mark.parametrize("path", ["x" * 300, "a\0b.png", "/dev/null/x.png", "/dev/null", ""])
 def test_impossible_path(path):  # fault 25
     with pytest.raises(
         ValueError, match=r"cannot be read|null byte|no such file|or device"
     ) as info:
         decode_file(path)
-    assert str(info.value).startswith(f"{path}: ")
+    assert str(info.value).startswith(f"{path}: " if path else "'': ")
 
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])

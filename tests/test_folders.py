@@ -131,11 +131,12 @@ def test_no_folder(root, name):  # fault 25
         load_image_folder(root / name)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("name", [".", "cat", "cat/deeper"])
 def test_no_permission(root, name):  # fault 25
     (root / name).chmod(0)
     try:
+        if os.access(root / name, os.R_OK):
+            pytest.skip("root may read everything")
         with pytest.raises(ValueError, match=r"cannot be read .Permission denied"):
             load_image_folder(root)
     finally:

@@ -189,6 +189,14 @@ def test_no_numbers(X, message):
         sort_input(X)
 
 
+def test_masked_values_are_not_dropped():
+    X = np.ma.masked_array(np.zeros((2, 3, 3)), mask=False)
+    assert sort_input(X)[0] == "array"
+    X[0, 0, 0] = np.ma.masked
+    with pytest.raises(ValueError, match=r"X has masked values.*fill them: X.filled"):
+        sort_input(X)
+
+
 # ------------------------------------------------------------------------------- Datasets
 
 

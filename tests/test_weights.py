@@ -251,12 +251,16 @@ def test_damaged_cache_is_not_used(published, damage, pinned):
         load_backbone("tiny")
 
 
-def test_cache_must_match_the_pinned_hash_in_full(published):
+def test_cache_must_match_the_pinned_hash_in_full_and_the_name(published):
     _, cache = published
     load_backbone("tiny")
-    other = pin_of(cache).read_text()[:8] + "0" * 56  # as if eight digits had been forged
+    right, other = pin_of(cache).read_text(), hashlib.sha256(b"other").hexdigest()
+    pin_of(cache).write_text(right[:8] + "0" * 56)  # as if eight digits had been forged
+    with pytest.raises(ValueError, match=f"should begin with {right[:8]}000"):
+        load_backbone("tiny")
+    cache.write_bytes(b"other")
     pin_of(cache).write_text(other)
-    with pytest.raises(ValueError, match=f"should begin with {other}"):
+    with pytest.raises(ValueError, match=f"{other}, which should begin with {right[:8]}:"):
         load_backbone("tiny")
 
 

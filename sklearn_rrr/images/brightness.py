@@ -32,8 +32,8 @@ def full_scale(values, name="X", scales=FULL_SCALES):
     if low < 0:
         raise ValueError(
             f"Negative values in data passed to the estimator: {name} has the range "
-            f"[{low:g}, {high:g}], and pixels must lie in [0, 1] or [0, 255]. Scale them, for "
-            "example with sklearn.preprocessing.MinMaxScaler."
+            f"[{low:g}, {high:g}], and pixels must lie in [0, 1] or [0, 255]. Scale them, and "
+            "leave out any normalisation: the network has its own."
         )
     if high > 255:
         raise ValueError(

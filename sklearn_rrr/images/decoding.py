@@ -59,7 +59,7 @@ def decode_file(path, max_pixels=MAX_IMAGE_PIXELS):
                 raise ValueError(_too_large(image.width * image.height, max_pixels))
             return decode_pil(image), is_animated(image)
     except (ValueError, Image.DecompressionBombError, Warning, *DAMAGE) as error:
-        raise ValueError(f"{path}: {_reason(error, path, max_pixels)}") from None
+        raise ValueError(f"{path or repr(path)}: {_reason(error, path, max_pixels)}") from None
 
 
 def _reason(error, path, max_pixels):

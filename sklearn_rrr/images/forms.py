@@ -30,6 +30,8 @@ def sort_input(X):
         )
     if isinstance(X, Dataset) and hasattr(X, "__len__"):
         return "items", DatasetImages(X)
+    if np.ma.is_masked(X):
+        raise ValueError("X has masked values, and a picture has none; fill them: X.filled(0).")
     if sparse.issparse(X):
         return "rows", X
     if isinstance(X, torch.Tensor):
