@@ -147,8 +147,8 @@ class BranchNet(NeuralNet):
             )
             sampler.epoch = len(self.history)
         else:
-            chunks = range(0, len(dataset), PREDICTION_BATCH)
-            sampler = [list(range(i, min(i + PREDICTION_BATCH, len(dataset)))) for i in chunks]
+            n_batches = math.ceil(len(dataset) / prediction_batch())
+            sampler = np.array_split(np.arange(len(dataset)), n_batches)
         return load_batches(dataset, sampler)
 
     def initialize(self):
