@@ -1,13 +1,14 @@
-"""Resident memory of fit and predict on many image files.
+"""Peak resident memory of fit and predict on many image files.
 
     python -m benchmarks.memory [--images 50000]
 
-Draws the files into a temporary folder (small JPEGs of random gradients), fits for one
-epoch in a process of its own, predicts all, and reports the peaks.
+Draws the files into a temporary folder (64x64 JPEGs of gradients), then imports, fits for one
+epoch and predicts all in a process of its own, and reports the peak after each. Needs a Unix.
 """
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 from PIL import Image
 
 RESULTS = Path(__file__).parent / "results"
@@ -23,7 +23,7 @@ N_CLASSES = 10
 
 
 def draw(folder, n_images, size=64):
-    """Draw gradients whose direction is the class; return nothing."""
+    """Draw gradients whose direction is the class."""
     rng = np.random.default_rng(0)
     axis = np.linspace(-1, 1, size)
     for i in range(n_images):
@@ -34,45 +34,25 @@ def draw(folder, n_images, size=64):
 
 
 def work(folder):
-    """Fit and predict; print the seconds of each, as JSON."""
+    """Import, fit and predict; print [what, seconds, peak in GB so far] of each, as JSON."""
+    start = time.perf_counter()
+
+    def report(what):
+        # Linux counts in KiB, macOS in bytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+        print(json.dumps([what, time.perf_counter() - start, peak]), flush=True)
+        return time.perf_counter()
+
     from sklearn_rrr import RRRNetClassifier
 
+    start = report("import")
     paths = sorted(folder.glob("*.jpg"))
     y = np.arange(len(paths)) % N_CLASSES
-    start = time.perf_counter()
     clf = RRRNetClassifier(weights=None, max_epochs=1, random_state=0).fit(paths, y)
-    fitted = time.perf_counter()
-    print(json.dumps({"event": "fit", "seconds": fitted - start}), flush=True)
-    accuracy = clf.score(paths, y)
-    seconds = time.perf_counter() - fitted
-    print(json.dumps({"event": "predict", "seconds": seconds, "accuracy": accuracy}), flush=True)
-
-
-def watch(folder, interval=0.2):
-    """Run `work` in its own process and return {event: (seconds, peak in GB)}."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--work", str(folder)]
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, stdout=output)
-        handle, events, peak = psutil.Process(process.pid), {}, 0
-        while process.poll() is None:
-            try:
-                peak = max(peak, handle.memory_info().rss)
-            except psutil.NoSuchProcess:
-                break
-            output.seek(0)
-            lines = output.read().splitlines()
-            if len(lines) > len(events):
-                event = json.loads(lines[len(events)])
-                events[event.pop("event")] = {**event, "peak_gb": peak / 1e9}
-                peak = 0
-            time.sleep(interval)
-        if process.wait():
-            raise RuntimeError(f"the measured process ended with {process.returncode}")
-        output.seek(0)
-        for line in output.read().splitlines()[len(events) :]:
-            event = json.loads(line)
-            events[event.pop("event")] = {**event, "peak_gb": peak / 1e9}
-    return events
+    start = report("fit, one epoch")
+    clf.predict(paths)
+    report("predict")
 
 
 def main():
@@ -85,14 +65,14 @@ def main():
         return
     with tempfile.TemporaryDirectory() as folder:
         draw(Path(folder), arguments.images)
-        events = watch(folder)
+        command = [sys.executable, "-m", "benchmarks.memory", "--work", folder]
+        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     lines = [
-        f"| {arguments.images} JPEG files of 64x64 | seconds | peak resident, GB |",
+        f"| {arguments.images} JPEG files of 64x64 | seconds | peak resident so far, GB |",
         "|---|---|---|",
     ]
-    for name, event in events.items():
-        what = "fit, one epoch" if name == "fit" else "predict"
-        lines.append(f"| {what} | {event['seconds']:.0f} | {event['peak_gb']:.2f} |")
+    for what, seconds, peak in map(json.loads, run.stdout.splitlines()):
+        lines.append(f"| {what} | {seconds:.0f} | {peak:.2f} |")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "memory.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -5,7 +5,7 @@
 DIR holds sets in Meta-Album form: ``<SET>/labels.csv`` with the columns FILE_NAME, CATEGORY
 and SPLIT ("train" or "test"), and ``<SET>/images/``. Nothing is chosen on the test images.
 Where DIR/README.md tabulates an accuracy ``hog`` for the sets, it stands beside ours. A set
-whose row is in the results already is not run again.
+whose row is in the results already is not run again: delete micro.csv to measure other code.
 """
 
 import argparse
@@ -64,9 +64,9 @@ def measure(folder, seed):
 
 def write_table(rows, path):
     """Write the means over seeds as a table in Markdown."""
-    means = rows.groupby("set").mean(numeric_only=True).drop(columns="seed")
-    means["seeds"] = rows.groupby("set").seed.count()
+    means = rows.astype({"seed": int}).groupby("set").mean(numeric_only=True)
     means.loc["mean"] = means.mean()
+    means["seeds"] = rows.groupby("set").seed.count()
     formats = {
         "classes": "{:.0f}", "n_train": "{:.0f}", "accuracy": "{:.3f}", "hog": "{:.3f}",
         "fit_seconds": "{:.1f}", "predict_images_per_s": "{:.0f}", "seeds": "{:.0f}",

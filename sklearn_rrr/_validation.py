@@ -2,6 +2,8 @@
 
 from numbers import Integral, Real
 
+import torch
+
 
 def check_int(name, value, low, high=None, hint=""):
     """Return `value` as an int if it is one in [low, high]; else raise."""
@@ -41,6 +43,35 @@ def check_bool(name, value):
     if not isinstance(value, bool):
         raise _error(TypeError, name, "True or False", value, "")
     return value
+
+
+def resolve_device(device):
+    """Return a torch.device; "auto" takes a GPU if there is one.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError):
+        resolved = None
+    if resolved is None or resolved.type not in ("cpu", "cuda", "mps"):
+        rule = '"auto", "cpu", "cuda", "mps" or a torch.device of those'
+        raise _error(ValueError, "device", rule, device, "")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"`device`={str(device)!r}, but this machine has {torch.cuda.device_count()} CUDA "
+            'device(s) that torch can use. Use "auto" or "cpu".'
+        )
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(
+            '`device`="mps", but this machine has none that torch can use. Use "auto" or "cpu".'
+        )
+    return resolved
 
 
 def _error(kind, name, rule, value, hint):

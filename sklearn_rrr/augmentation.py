@@ -10,6 +10,8 @@ Strengths: shear ±10°, shift ±10 %, RGB shift ±15/255 as published; rotation
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,7 @@ OTHERS = (
 TRANSFORMATIONS = GEOMETRIC + COLOUR + OTHERS
 
 
+@dataclass(frozen=True)
 class PaperAugmentation:
     """Apply two transformations, drawn with replacement, to every image of a batch.
 
@@ -47,8 +50,8 @@ class PaperAugmentation:
     torch.Size([4, 3, 32, 32])
     """
 
-    def __init__(self, n_draws=2, transformations=TRANSFORMATIONS):
-        self.n_draws, self.transformations = n_draws, transformations
+    n_draws: int = 2
+    transformations: tuple = TRANSFORMATIONS
 
     def __call__(self, images, generator):
         """Transform (B, 3, H, W) in [0, 1]; the generator lives on the images' device."""
@@ -58,24 +61,26 @@ class PaperAugmentation:
         return images
 
 
+@dataclass(frozen=True)
 class PerImage:
     """A user's transformation of one image (3, H, W), applied to each of a batch."""
 
-    def __init__(self, function):
-        self.function = function
+    function: Callable
 
     def __call__(self, images, generator):
         return torch.stack([self._apply(image) for image in images])
 
     def _apply(self, image):
         result = self.function(image)
-        if not isinstance(result, torch.Tensor) or result.shape != image.shape:
-            got = getattr(result, "shape", type(result).__name__)
+        is_float = isinstance(result, torch.Tensor) and result.is_floating_point()
+        if not is_float or result.shape != image.shape:
+            got = f"{type(result).__name__} of {getattr(result, 'dtype', 'no dtype')}"
+            got += f" and shape {tuple(getattr(result, 'shape', ()))}"
             raise ValueError(
                 "`augmentation` must return a float tensor of the shape it was given, "
                 f"{tuple(image.shape)}; got {got}."
             )
-        return result
+        return result.to(image.dtype)
 
 
 def transform(images, names, generator):

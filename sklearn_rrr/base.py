@@ -15,7 +15,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
+from sklearn_rrr._validation import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_real,
+    resolve_device,
+)
+from sklearn_rrr._version import __version__
 from sklearn_rrr.augmentation import PaperAugmentation, PerImage
 from sklearn_rrr.batches import LabelledImages
 from sklearn_rrr.costs import count_parameters
@@ -34,9 +41,9 @@ from sklearn_rrr.training import (
     PRECISIONS,
     SCHEDULES,
     Settings,
+    explained_memory,
     make_net,
     prediction_batch,
-    resolve_device,
     seeded,
     train,
     use_bf16,
@@ -115,13 +122,14 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             labels; during training if the loss is no longer finite or memory ran out.
         """
         self._check_parameters()
+        self._forget()
         seed = self._draw_seed()
-        with seeded(seed):
+        with seeded(seed, resolve_device(self.device)):
             backbone = self._load_backbone()
             images = self._read_training_data(X, y, sample_weight, backbone=backbone)
             module = self._make_module(backbone)
             images, validation = self._hold_out(images, seed)
-            settings = self._settings(backbone, len(images), seed)
+            settings = self._settings(len(images), seed, backbone)
             self._net = train(module, images, validation, settings)
         self._finish(module, settings)
         return self
@@ -130,7 +138,10 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         """Train on for one epoch over the given images.
 
         After :meth:`fit`, training goes on from its averaged weights with a fresh
-        optimiser; nothing is averaged. Images are checked as in :meth:`fit`.
+        optimiser; nothing is averaged. Between calls the optimiser goes on, unless a
+        parameter of the training was set or the estimator was pickled. The first call
+        settles how numbers are scaled, and adapts the norms of frozen parts to its images.
+        Only the ratios of weights within one call matter.
 
         Parameters
         ----------
@@ -158,22 +169,50 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
                     "earlier calls."
                 )
             classes = self.classes_
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "`class_weight`='balanced' knows the classes' counts of one call only; give "
+                "partial_fit a dict, or sample_weight."
+            )
         seed = self._draw_seed()
-        with seeded(seed):
+        with seeded(seed, resolve_device(self.device)):
+            backbone = self._load_backbone() if first else None
+            images = self._read_training_data(X, y, sample_weight, classes, backbone)
             if first:
-                backbone = self._load_backbone()
-                images = self._read_training_data(X, y, sample_weight, classes, backbone)
-                module = self._make_module(backbone)
-                settings = self._settings(backbone, len(images), seed)
-                self._net = make_net(module, settings)
+                settings = self._settings(len(images), seed, backbone)
+                self._net = make_net(self._make_module(backbone), settings)
                 if settings.norm_warmup_epochs:
                     self._net.warm_up_norms(images)
             else:
-                images = self._read_training_data(X, y, sample_weight, classes)
-                module, settings = self.module_, self._settings_used
-            self.net_.run(images, epochs=1)
-        self._finish(module, settings)
+                settings = self._renew_net(len(images))
+            self._net.run(images, epochs=1)
+        self._finish(self._net.module_, settings)
         return self
+
+    def _renew_net(self, n_images):
+        """Make the net anew if a parameter of the training was set since; return settings."""
+        used = self._settings_used
+        settings = replace(
+            self._settings(n_images, used.seed),
+            max_epochs=used.max_epochs,
+            ema_epochs=used.ema_epochs,
+            norm_warmup_epochs=used.norm_warmup_epochs,
+        )
+        if not hasattr(self, "_net") or settings != self._net.settings:
+            self._net = self._wrap_module(settings)
+        return settings
+
+    def _wrap_module(self, settings):
+        epochs = self.history_.to_dict("records")
+        return make_net(self.module_, settings, history=epochs)
+
+    def _forget(self):
+        """Drop an earlier fit, so that a failed one leaves nothing half-fitted."""
+        for name in ("module_", "_net", "_settings_used", "history_"):
+            self.__dict__.pop(name, None)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "module_")
 
     def _draw_seed(self):
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -232,7 +271,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         parts = hold_out(images.labels.numpy(), self.validation_fraction, seed)
         return tuple(images.subset(part) for part in parts)
 
-    def _settings(self, backbone, n_images, seed):
+    def _settings(self, n_images, seed, backbone=None):
         """Settle every "auto" for this many training images."""
         device = resolve_device(self.device)
         max_epochs = self._resolve_epochs(backbone, n_images)
@@ -260,6 +299,8 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         """Spend the backbone's number of steps, in 10 to 300 epochs."""
         if self.max_epochs != "auto":
             return self.max_epochs
+        if backbone is None:  # partial_fit goes on for one
+            return 1
         epochs = np.ceil(backbone.training_steps * self.batch_size / n_images)
         return int(np.clip(epochs, 10, 300))
 
@@ -269,7 +310,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             return 0
         if self.norm_warmup_epochs != "auto":
             return self.norm_warmup_epochs
-        return min(10, int(np.ceil(4000 / n_images))) if self.trainable_ == "branches" else 0
+        return min(10, int(np.ceil(4000 / n_images))) if self._adapts_norms else 0
 
     def _resolve_augmentation(self):
         if callable(self.augmentation):
@@ -328,7 +369,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         device = self._prediction_device()
         module = self.module_.to(device)
         bf16 = self.precision == "bf16"
-        bad, size = [], prediction_batch()
+        bad, size = [], prediction_batch(device)
         for start in range(0, len(source), size):
             index = np.arange(start, min(start + size, len(source)))
             try:
@@ -343,6 +384,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
                     images = torch.cat([images, images[-1:]])
                 images = images.to(device).contiguous(memory_format=torch.channels_last)
                 with (
+                    explained_memory(size),
                     torch.inference_mode(),
                     torch.autocast(device.type, torch.bfloat16, enabled=bf16),
                 ):
@@ -358,9 +400,8 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         """The skorch net that trained `module_`; made anew after unpickling."""
         if not hasattr(self, "_net"):
             check_is_fitted(self)
-            settings = replace(self._settings_used, device=str(self._prediction_device()))
-            epochs = self.history_.to_dict("records")
-            self._net = make_net(self.module_, settings, history=epochs)
+            device = str(self._prediction_device())
+            self._net = self._wrap_module(replace(self._settings_used, device=device))
         return self._net
 
     def _prediction_device(self):
@@ -375,4 +416,14 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         state.pop("_net", None)  # optimiser and callbacks
         if "module_" in state:
             state["module_"] = copy.deepcopy(self.module_).cpu()
-        return state
+        return {**state, "_version": __version__}
+
+    def __setstate__(self, state):
+        version = state.pop("_version", "unknown")
+        if version != __version__:
+            warnings.warn(
+                f"This {type(self).__name__} was saved by sklearn_rrr {version} and is loaded by "
+                f"{__version__}; it may not work, or predict otherwise.",
+                stacklevel=2,
+            )
+        super().__setstate__(state)

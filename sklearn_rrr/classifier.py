@@ -43,7 +43,7 @@ class RRRNetClassifier(BaseImageClassifier):
         a of Eq. (1), subtracted from the width of the branches; "auto" takes the smallest
         that does not add parameters.
     dropout : float, default=0.0
-        Probability in [0, 1) of dropout after each activation of the last two blocks.
+        Probability in [0, 0.99] of dropout after each activation of the last two blocks.
     trainable : {"auto", "head", "branches", "all"}, default="auto"
         What learns. "branches" includes the heads and freezes the stump. "auto": "branches"
         with pre-trained weights, "all" with random ones. With "branches" and
@@ -68,8 +68,9 @@ class RRRNetClassifier(BaseImageClassifier):
         Last epochs over which weights are averaged; a float is a fraction of all epochs. 0
         switches it off, and so does early stopping, whose end is not known beforehand.
     norm_warmup_epochs : int or "auto", default="auto"
-        Passes that adapt the norm statistics of the frozen stump before training. "auto":
-        10 epochs' worth of 400 images where trainable is "branches", else 0.
+        Passes that adapt the norm statistics of the frozen parts before training. "auto":
+        10 epochs' worth of 400 images, but 0 for a pre-trained, unsplit network of which only
+        the head learns (model [A]).
     augmentation : {"auto", "paper"}, callable or None, default="auto"
         "paper": two random transformations per image. A callable takes and returns one
         image, a float tensor (3, S, S) in [0, 1]. "auto": "paper", but None for rows and
@@ -77,7 +78,7 @@ class RRRNetClassifier(BaseImageClassifier):
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss.
     validation_fraction : float or None, default=None
-        Fraction of the images held out to watch the training; in (0, 1).
+        Fraction of the images held out to watch the training, in [0.001, 0.999].
     early_stopping : bool, default=False
         Stop when the validation loss does not improve for `patience` epochs, and return to
         the best epoch.
@@ -109,6 +110,8 @@ class RRRNetClassifier(BaseImageClassifier):
         Labels.
     n_features_in_ : int
         Length of a row; only where X had rows.
+    feature_names_in_ : ndarray of str
+        Names of the columns; only where X was a frame of rows with such names.
     image_shape_in_ : tuple or None
         (h, w) or (h, w, c) of the images given to `fit`; None where it may vary.
     image_size_ : int
@@ -241,6 +244,9 @@ class RRRNetClassifier(BaseImageClassifier):
             )
         auto = "branches" if pretrained else "all"
         self.trainable_ = auto if self.trainable == "auto" else self.trainable
+        # Model [A] keeps the backbone's norms; elsewhere frozen ones are adapted.
+        kept = pretrained and self.trainable_ == "head" and self.n_branches == 1
+        self._adapts_norms = not kept
         return backbone
 
     def _check_blocks(self, backbone):

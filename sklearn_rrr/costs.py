@@ -101,7 +101,7 @@ def measure_latency(
     -------
     latency : Latency
         Median in milliseconds and the distribution-free 95 % confidence interval of the
-        median, from order statistics.
+        median, from order statistics; with fewer than 6 repeats, their range.
 
     Examples
     --------

@@ -121,7 +121,8 @@ def hold_out(labels, fraction, seed):
     stratify = labels
     if counts[counts > 0].min() < 2 or min(n_valid, len(labels) - n_valid) < n_classes:
         warnings.warn(
-            "The validation split is not stratified: a class has too few images for it.",
+            f"The validation split is not stratified: {n_valid} of {len(labels)} images, with "
+            f"{counts[counts > 0].min()} in the smallest of {n_classes} classes, do not allow it.",
             stacklevel=2,
         )
         stratify = None

@@ -148,6 +148,10 @@ class RRRNet(nn.Module):
 
     _frozen = ()
 
+    def frozen_parts(self):
+        """Return the parts that do not learn, as one module that shares their weights."""
+        return nn.ModuleList(getattr(self, name) for name in self._frozen)
+
     def trainable_parts(self):
         """Return the parts that learn, as one module that shares their weights."""
         names = ("stump", "branches", "head")

@@ -7,7 +7,7 @@ last epochs. B is the batch, M the number of branches, K the number of classes.
 
 import copy
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from sklearn_rrr.batches import EpochBatches, load_batches
 from sklearn_rrr.images import as_unit_float
+from sklearn_rrr.network import average_probabilities
 
 SAMPLINGS = ("shared", "independent")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -61,30 +62,6 @@ class Settings:
 # -------------------------------------------------------------------- device and seeds
 
 
-def resolve_device(device):
-    """Return a torch.device; "auto" takes a GPU if there is one.
-
-    Raises
-    ------
-    ValueError
-        If the device is unknown or not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f'`device` must be "auto", "cpu", "cuda" or a torch.device; got {device!r}.'
-        ) from error
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"`device`={device!r}, but this machine has {torch.cuda.device_count()} CUDA "
-            'device(s) that torch can use. Use "auto" or "cpu".'
-        )
-    return resolved
-
-
 def use_bf16(precision, device):
     """Tell whether training runs in bfloat16; "auto" asks for hardware that multiplies it."""
     if precision != "auto":
@@ -95,24 +72,46 @@ def use_bf16(precision, device):
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def prediction_batch():
+def prediction_batch(device):
     """Return how many images are predicted at a time.
 
     An image's probabilities must not depend on its company, but on the CPU other kernels,
     which round differently, serve batches of one, odd ones and, with one thread, those of
     more than 12. So batches are even, and small with one thread; measured with torch 2.15.
     """
-    return 8 if torch.get_num_threads() == 1 else 64
+    return 8 if device.type == "cpu" and torch.get_num_threads() == 1 else 64
 
 
 @contextmanager
-def seeded(seed):
-    """Seed torch inside the block, and leave its generators as they were."""
-    initialized = torch.cuda.is_available() and torch.cuda.is_initialized()
-    devices = range(torch.cuda.device_count()) if initialized else []
+def seeded(seed, device):
+    """Seed torch's generators inside the block, and leave them as they were.
+
+    They belong to the process: fits in several threads of one process do not repeat.
+    """
+    devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        seed_generators(seed, device)
         yield
+
+
+def seed_generators(seed, device):
+    """Seed the CPU's generator and the device's; torch.manual_seed would seed every GPU's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+@contextmanager
+def explained_memory(batch_size):
+    """Turn torch's word for a full device into an error with a cure."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"The device ran out of memory with `batch_size`={batch_size}; use a smaller one, a "
+            "smaller `image_size`, or device='cpu'."
+        ) from error
 
 
 # --------------------------------------------------------------------------------- loss
@@ -148,7 +147,8 @@ class BranchNet(NeuralNet):
             )
             sampler.epoch = len(self.history)
         else:
-            n_batches = math.ceil(len(dataset) / prediction_batch())
+            size = prediction_batch(torch.device(self.device))
+            n_batches = math.ceil(len(dataset) / size)
             sampler = np.array_split(np.arange(len(dataset)), n_batches)
         return load_batches(dataset, sampler)
 
@@ -195,7 +195,7 @@ class BranchNet(NeuralNet):
         with torch.no_grad():
             logits = self.infer(self.prepare(images, training=False))
             loss = self._loss(logits, targets) / self.module_.n_branches
-            votes = logits.float().softmax(2).mean(1).argmax(1).cpu()
+            votes = average_probabilities(logits.float()).argmax(1).cpu()
         self.history.record_batch("valid_acc", (votes == targets[0]).float().mean().item())
         return {"loss": loss, "y_pred": logits}
 
@@ -206,10 +206,10 @@ class BranchNet(NeuralNet):
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if training:  # each epoch draws alike, however the training came there
             seed = self.settings.seed + len(self.history)
-            torch.manual_seed(seed)
+            seed_generators(seed, torch.device(self.device))
             self.augmentation_generator_.manual_seed(seed)
             self.history.record("learning_rate", self.optimizer_.param_groups[0]["lr"])
-        if training or not self.averages:
+        if training or iterator is None or not self.averages:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             return
         with self.averaged_weights():
@@ -221,8 +221,10 @@ class BranchNet(NeuralNet):
         parts = self.module_.trainable_parts()
         latest = copy.deepcopy(parts.state_dict())
         parts.load_state_dict(self.averages[0].module.state_dict())
-        yield
-        parts.load_state_dict(latest)
+        try:
+            yield
+        finally:
+            parts.load_state_dict(latest)
 
     def run(self, images, validation=None, epochs=None):
         """Train on, for `epochs` or the settings' number of them.
@@ -232,29 +234,26 @@ class BranchNet(NeuralNet):
         self.set_params(train_split=predefined_split(validation) if validation else None)
         self.notify("on_train_begin", X=images, y=None)
         try:
-            self.fit_loop(images, epochs=epochs)
-        except _Stop:
-            pass
-        except torch.OutOfMemoryError as error:
-            raise ValueError(
-                f"The device ran out of memory with `batch_size`={self.settings.batch_size}; "
-                "use a smaller one, a smaller `image_size`, or device='cpu'."
-            ) from error
+            with explained_memory(self.settings.batch_size), suppress(_Stop):
+                self.fit_loop(images, epochs=epochs)
+        finally:
+            self.module_.eval()  # whatever stopped it, the network can predict
         self.notify("on_train_end", X=images, y=None)
         return self
 
     def warm_up_norms(self, images):
-        """Adapt the norm statistics of the frozen stump to the images (section 3.3)."""
-        stump, seed = self.module_.stump, self.settings.seed
+        """Adapt the norm statistics of the frozen parts to the images (section 3.3)."""
+        seed = self.settings.seed
         sampler = EpochBatches(len(images), self.settings.batch_size, seed + 1)
-        loader = load_batches(images, sampler)
         self.augmentation_generator_.manual_seed(seed + 1)
-        stump.train()
-        with torch.no_grad(), self.autocast():
+        frozen = self.module_.eval().frozen_parts()
+        frozen.train()
+        forward = self.module_ if len(frozen) > 1 else self.module_.forward_features
+        with explained_memory(self.settings.batch_size), torch.no_grad(), self.autocast():
             for _ in range(self.settings.norm_warmup_epochs):
-                for batch, _ in loader:
-                    self.module_.forward_features(self.prepare(batch, training=True))
-        stump.eval()
+                for batch, _ in load_batches(images, sampler):
+                    forward(self.prepare(batch, training=True))
+        frozen.eval()
 
 
 class _Stop(Exception):
@@ -397,10 +396,10 @@ def _callbacks(settings, validation, n_batches):
         yield _WeightAveraging(settings.ema_epochs, settings.max_epochs)
     if validation is not None:
         yield PassthroughScoring("valid_acc", lower_is_better=False)
-    if settings.patience is not None:
-        yield _EarlyStopping(patience=settings.patience, threshold=0, load_best=True, sink=_silent)
     if settings.verbose == 1:
         yield _ProgressBar(settings.max_epochs)
+    if settings.patience is not None:
+        yield _EarlyStopping(patience=settings.patience, threshold=0, load_best=True, sink=_silent)
 
 
 def _silent(*_):

@@ -143,6 +143,13 @@ def test_own_transformation_must_keep_the_shape():
         PerImage(lambda image: image[:, ::2])(torch.rand(2, 3, 8, 8), None)
 
 
+def test_own_transformation_must_return_floats():
+    with pytest.raises(ValueError, match=r"must return a float tensor.*got Tensor of torch.uint8"):
+        PerImage(lambda image: (255 * image).to(torch.uint8))(torch.rand(2, 3, 8, 8), None)
+    doubles = PerImage(lambda image: image.double())(torch.rand(2, 3, 8, 8), None)
+    assert doubles.dtype == torch.float32
+
+
 def test_auto_leaves_vectors_alone(small):
     rng = np.random.default_rng(0)
     X, y = rng.uniform(0, 1, (20, 49)), np.arange(20) % 2

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -306,6 +307,24 @@ def test_device_that_is_gone_falls_back_to_the_cpu(small, digits):  # fault 59
     clf.device = "cuda:99"
     with pytest.warns(UserWarning, match="CUDA device.*The CPU is used"):
         np.testing.assert_array_equal(clf.predict_proba(digits[0]), expected)
+
+
+def test_other_version_warns(small, digits, monkeypatch):  # fault 60
+    saved = pickle.dumps(small().fit(*digits))
+    monkeypatch.setattr("sklearn_rrr.base.__version__", "99.0")
+    with pytest.warns(UserWarning, match=r"saved by sklearn_rrr 0.* and is loaded by 99.0"):
+        assert pickle.loads(saved).predict(digits[0]).shape == (120,)
+
+
+def test_balanced_weights_need_all_images(small, digits):
+    with pytest.raises(ValueError, match="`class_weight`='balanced' knows the classes' counts"):
+        small(class_weight="balanced").partial_fit(*digits, classes=range(4))
+
+
+def test_fits_with_metadata_routing(small, digits):
+    with config_context(enable_metadata_routing=True):
+        clf = small(validation_fraction=0.2).fit(*digits)
+    assert clf.history_.valid_acc.notna().all()
 
 
 def test_aligned_split_and_width_offset(small, digits):

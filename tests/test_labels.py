@@ -42,7 +42,7 @@ def test_one_class(small, digits):  # fault 19
 
 def test_class_of_one_image(small, digits):  # fault 20
     X, y = digits
-    with pytest.warns(UserWarning, match="split is not stratified: a class has too few"):
+    with pytest.warns(UserWarning, match="split is not stratified: 24 of 120 images, with 1 in"):
         fitted = small(validation_fraction=0.2).fit(X, np.where(np.arange(120) == 7, 9, y))
     assert fitted.classes_.tolist() == [0, 1, 2, 3, 9]
     assert len(fitted.history_["valid_loss"]) == 2

@@ -14,7 +14,7 @@ import sklearn_rrr
 PACKAGE = Path(sklearn_rrr.__file__).parent
 # A module imports only from rows above its own.
 ORDER = [
-    {"_validation"},
+    {"_validation", "_version"},
     {"images", "augmentation", "backbones", "branching", "costs", "labels"},
     {"batches", "weights", "network"},
     {"training"},

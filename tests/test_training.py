@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
+from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.training import (
     SCHEDULES,
     BranchLoss,
     BranchNet,
-    resolve_device,
     seeded,
     use_bf16,
 )
@@ -164,6 +165,44 @@ def test_keyboard_interrupt_reaches_the_user(small, digits):  # fault 40
     assert len(calls) == 2
 
 
+def test_interrupted_partial_fit_can_predict(small, digits):
+    X, y = digits
+    clf = small(dropout=0.5).fit(X, y)
+    clf.set_params(augmentation=lambda image: image * float("nan"))
+    with pytest.raises(ValueError, match="loss became nan"):
+        clf.partial_fit(X, y)
+    assert not any(m.training for m in clf.module_.modules())
+
+
+def test_failed_fit_leaves_nothing_half_fitted(small, digits):  # fault 61
+    X, y = digits
+    clf = small().fit(X, y)
+    with pytest.raises(ValueError, match="Unknown label type"):
+        clf.fit(X, y + 0.5)
+    with pytest.raises(NotFittedError):
+        clf.predict(X)
+
+
+def test_frozen_branches_adapt_their_norms(small, digits):
+    X, y = digits
+    clf = small(trainable="head", max_epochs=1).fit(X, y)
+    assert clf._settings_used.norm_warmup_epochs == 10
+    norms = [m for m in clf.module_.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert not any(torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
+
+
+def test_partial_fit_follows_set_params(small, digits):
+    X, y = digits
+    clf = small().partial_fit(X, y, classes=range(4))
+    net = clf.net_
+    assert clf.partial_fit(X, y).net_ is net
+    clf.set_params(learning_rate=1e-30, weight_decay=0.0)
+    before = clf.module_.head.weight.clone()
+    clf.partial_fit(X, y)
+    torch.testing.assert_close(clf.module_.head.weight, before, atol=1e-9, rtol=0)
+    assert clf.history_.learning_rate.tolist() == [1e-3, 1e-3, 1e-30]
+
+
 def test_loss_that_is_not_finite_stops(small, digits):  # fault 48
     with pytest.raises(ValueError, match=r"loss became nan in epoch 1.*smaller `learning_rate`"):
         small(augmentation=lambda image: image * float("nan")).fit(*digits)
@@ -182,8 +221,9 @@ def test_devices():  # fault 46
     assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"`device`='cuda:99', but this machine has \d+ CUDA"):
         resolve_device("cuda:99")
-    with pytest.raises(ValueError, match='`device` must be "auto"'):
-        resolve_device("gpu")
+    for unknown in ("gpu", "meta", 3.5):
+        with pytest.raises(ValueError, match='`device` must be "auto"'):
+            resolve_device(unknown)
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert resolve_device("auto").type == expected
 
@@ -216,9 +256,10 @@ def test_generators_and_threads_are_left_alone(small, digits):
 
 def test_seeded_restores():
     before = torch.get_rng_state()
-    with seeded(5):
+    cpu = torch.device("cpu")
+    with seeded(5, cpu):
         first = torch.rand(1)
-    with seeded(5):
+    with seeded(5, cpu):
         assert torch.rand(1) == first
     assert torch.equal(before, torch.get_rng_state())
 
