@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/microalbum
 
-.PHONY: help install demo test test-all lint docs bench-micro bench-memory clean
+.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs clean
 
 help:
 	@echo "make demo         the main job on real digits (3 minutes)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-all     the slow tests, too"
 	@echo "make docs         the documentation as HTML"
 	@echo "make bench-micro  accuracy and speed on a folder of data sets, DATA=$(DATA)"
+	@echo "make bench-costs  size and latency of the networks"
 	@echo "make bench-memory memory of fit and predict on 50,000 files"
 
 install: $(VENV)/installed
@@ -40,6 +41,9 @@ docs: install
 
 bench-micro: install
 	$(BIN)/python -m benchmarks.micro --data $(DATA)
+
+bench-costs: install
+	$(BIN)/python -m benchmarks.costs
 
 bench-memory: install
 	$(BIN)/python -m benchmarks.memory

@@ -10,3 +10,5 @@ numpydoc_show_class_members = False
 autosummary_generate = True
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
+# Docstrings inherited from scikit-learn link to its own documentation.
+suppress_warnings = ["ref.ref"]

@@ -1,0 +1,48 @@
+"""What ResNet152, its reduced form and RRR-Net cost at the paper's image size.
+
+    python -m benchmarks.costs
+
+Weights are random: they do not enter the costs.
+"""
+
+from pathlib import Path
+
+import torch
+
+from sklearn_rrr import cost_report, load_backbone
+from sklearn_rrr.network import RRRNet
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = {
+    "resnet152, 3_8_36_3": ("resnet152", {}),
+    "resnet152, 1_1_1_1, unsplit": ("resnet152", {"blocks": (1, 1, 1, 1)}),
+    "resnet152, 1_1_1_1, 8 branches": ("resnet152", {"blocks": (1, 1, 1, 1), "n_branches": 8}),
+    "synth50, 1_1_1_1, 8 branches": ("synth50", {"blocks": (1, 1, 1, 1), "n_branches": 8}),
+}
+
+
+def main(n_classes=20):
+    networks = {}
+    for name, (key, form) in MODELS.items():
+        backbone, _ = load_backbone(key, weights=None)
+        network = RRRNet(backbone, n_classes, **form)
+        networks[f"{name}, {backbone.image_size} px"] = network.to(
+            memory_format=torch.channels_last
+        )
+    report = cost_report(networks, batch_sizes=(1, 32), repeats=30)
+    lines = [
+        "| network | parameters, M | multiply-adds, M | 1 image, ms | 32 images, ms |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in report.iterrows():
+        lines.append(
+            f"| {name} | {row.n_parameters / 1e6:.2f} | {row.macs / 1e6:.0f} "
+            f"| {row.latency_1_ms:.1f} | {row.latency_32_ms:.0f} |"
+        )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "costs.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
