@@ -191,6 +191,7 @@ def list_backbones():
     Returns
     -------
     names : list of str
+        Sorted.
 
     Examples
     --------

@@ -114,6 +114,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         self : object
+            The fitted estimator.
 
         Raises
         ------
@@ -157,6 +158,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         self : object
+            The fitted estimator.
         """
         self._check_parameters()
         first = not hasattr(self, "module_")

@@ -33,10 +33,12 @@ def count_parameters(model):
     Parameters
     ----------
     model : torch.nn.Module or fitted estimator
+        What to count.
 
     Returns
     -------
     n_parameters : int
+        Frozen ones included, buffers not.
 
     Examples
     --------
@@ -84,6 +86,7 @@ def measure_latency(
     Parameters
     ----------
     model : torch.nn.Module or fitted estimator
+        A module takes (batch_size, 3, image_size, image_size).
     batch_size : int, default=1
         Images per pass.
     image_size : int or None, default=None

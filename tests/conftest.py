@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch.utils.data import Dataset
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr import RRRNetClassifier, register_backbone
@@ -55,3 +56,24 @@ def digit_paths(digits, tmp_path):
     for path, image in zip(paths, images, strict=False):
         Image.fromarray(image).save(path)
     return paths, labels[:40]
+
+
+class Pictures(Dataset):
+    """A Dataset of (PIL image, label)."""
+
+    def __init__(self, images, labels, broken=()):
+        self.images, self.labels, self.broken = images, labels, broken
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        if i in self.broken:
+            raise OSError("cannot identify image file")
+        return Image.fromarray(self.images[i]), self.labels[i]
+
+
+@pytest.fixture
+def picture_dataset():
+    """The class of a Dataset of pictures."""
+    return Pictures

@@ -7,26 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.model_selection import GridSearchCV
-from torch.utils.data import Dataset
 
 from sklearn_rrr.images import BadImages, inspection
 
 RNG = np.random.default_rng(0)
-
-
-class Pictures(Dataset):
-    """A Dataset of (PIL image, label)."""
-
-    def __init__(self, images, labels, broken=()):
-        self.images, self.labels, self.broken = images, labels, broken
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        if i in self.broken:
-            raise OSError("cannot identify image file")
-        return Image.fromarray(self.images[i]), self.labels[i]
 
 
 def assert_refused(estimator, X, y, message, kind=ValueError):
@@ -182,9 +166,9 @@ def test_one_image_under_two_labels(small, digits):  # fault 37
 # -------------------------------------------------------------------------------- Datasets
 
 
-def test_bad_items_of_a_dataset(small, digits):  # faults 26 and 39
+def test_bad_items_of_a_dataset(small, digits, picture_dataset):  # faults 26 and 39
     X, y = digits
-    broken = Pictures(X, y, broken=(3, 70))
+    broken = picture_dataset(X, y, broken=(3, 70))
     for target in (y, None):
         assert_refused(small(), broken, target, r"2 of 120 .*\n.*image 3: the Dataset raised OSErr")
     with pytest.warns(UserWarning, match="image 70: the Dataset raised OSError"):
@@ -197,12 +181,12 @@ def test_bad_items_of_a_dataset(small, digits):  # faults 26 and 39
         fitted.predict(broken)
 
 
-def test_search_over_a_dataset(small, digits):
+def test_search_over_a_dataset(small, digits, picture_dataset):
     X, y = digits
     grid = {"n_branches": [1, 2]}
     searches = [
         GridSearchCV(small(max_epochs=1), grid, cv=2, error_score="raise").fit(form, y)
-        for form in (X, Pictures(X, y))
+        for form in (X, picture_dataset(X, y))
     ]
     scores = [search.cv_results_["mean_test_score"] for search in searches]
     np.testing.assert_array_equal(scores[0], scores[1])

@@ -6,24 +6,8 @@ import pytest
 import torch
 from PIL import Image
 from scipy import sparse
-from torch.utils.data import Dataset
 
 RNG = np.random.default_rng(0)
-
-
-class Pictures(Dataset):
-    """A Dataset of (PIL image, label)."""
-
-    def __init__(self, images, labels, broken=()):
-        self.images, self.labels, self.broken = images, labels, broken
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        if i in self.broken:
-            raise OSError("cannot identify image file")
-        return Image.fromarray(self.images[i]), self.labels[i]
 
 
 @pytest.fixture
@@ -97,7 +81,7 @@ def test_one_image_at_predict(small, digits, colour):  # fault 10
             estimator.predict(X[0].transpose(2, 0, 1))
 
 
-def test_forms_of_one_array(small, digits, tmp_path):  # faults 5, 12 and 14
+def test_forms_of_one_array(small, digits, tmp_path, picture_dataset):  # faults 5, 12 and 14
     X, y = digits
     np.save(tmp_path / "X.npy", X)
     locked = X.copy()
@@ -112,7 +96,7 @@ def test_forms_of_one_array(small, digits, tmp_path):  # faults 5, 12 and 14
         "list": list(X),
         "PIL": [Image.fromarray(image) for image in X],
         "nested lists": X.tolist(),
-        "Dataset": Pictures(X, y),
+        "Dataset": picture_dataset(X, y),
         "int64": X.astype(int),
         "big-endian": X.astype(">i4"),
     }

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from numpydoc.validate import validate
 
 import sklearn_rrr
 
@@ -43,6 +44,18 @@ def test_public_names():
         "register_backbone",
     ]
     assert all(hasattr(sklearn_rrr, name) for name in sklearn_rrr.__all__)
+
+
+CHECKS = {"GL03", "GL06", "GL07", "SS01", "SS03", "SS04", "SS05", "PR01", "PR02", "PR03"}
+CHECKS |= {"PR04", "PR06", "PR07", "RT01", "RT03", "EX01"}
+METHODS = ["RRRNetClassifier." + m for m in ("fit", "partial_fit", "predict", "predict_proba")]
+
+
+@pytest.mark.parametrize("name", [*sklearn_rrr.__all__, *METHODS])
+def test_public_docstrings_are_numpydoc(name):
+    checks = CHECKS - {"EX01"} if "." in name else CHECKS
+    errors = validate(f"sklearn_rrr.{name}")["errors"]
+    assert [error for error in errors if error[0] in checks] == []
 
 
 def imports(path):
