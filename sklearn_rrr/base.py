@@ -73,7 +73,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(self.ema_epochs, Integral):
             check_int("ema_epochs", self.ema_epochs, 0)
         else:
-            check_real("ema_epochs", self.ema_epochs, 0, 1, "Or use a number of epochs.")
+            check_real("ema_epochs", self.ema_epochs, 0, 1, "Or use an int, a number of epochs.")
         if not callable(self.augmentation):
             hint = "Or use a callable from one image (3, S, S) to another."
             check_choice("augmentation", self.augmentation, ("auto", "paper", None), hint)
@@ -141,7 +141,8 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         After :meth:`fit`, training goes on from its averaged weights with a fresh
         optimiser; nothing is averaged. Between calls the optimiser goes on, unless a
         parameter of the training was set or the estimator was pickled. The first call
-        settles how numbers are scaled, and adapts the norms of frozen parts to its images.
+        settles the network and how numbers are scaled, and adapts the norms of frozen parts to
+        its images; parameters of the network that are set later need a new :meth:`fit`.
         Only the ratios of weights within one call matter.
 
         Parameters
@@ -167,7 +168,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         if not first:
             if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
                 raise ValueError(
-                    f"`classes`={classes!r} differs from the {list(self.classes_)} of the "
+                    f"`classes`={classes!r} differs from the {self.classes_.tolist()} of the "
                     "earlier calls."
                 )
             classes = self.classes_

@@ -136,7 +136,7 @@ def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repea
 
     Parameters
     ----------
-    models : list or dict
+    models : list, dict, module or estimator
         Modules or fitted estimators; the keys of a dict name the rows.
     batch_sizes : tuple of int, default=(1, 32)
         Latency is measured for each.
@@ -162,6 +162,8 @@ def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repea
     >>> report.loc["conv", "n_parameters"]
     np.int64(224)
     """
+    if not isinstance(models, (dict, list, tuple)):
+        models = [models]
     if not isinstance(models, dict):
         models = {f"{i}: {type(model).__name__}": model for i, model in enumerate(models)}
     rows = {}
@@ -184,6 +186,11 @@ def _module(model):
     if isinstance(model, nn.Module):
         return model
     check_is_fitted(model)
+    if not hasattr(model, "module_"):
+        raise TypeError(
+            f"`model` must be a module or a fitted image classifier; got a {type(model).__name__}. "
+            "Of a search pass best_estimator_, of a pipeline its last step."
+        )
     return model.module_
 
 

@@ -249,10 +249,12 @@ class BranchNet(NeuralNet):
         frozen = self.module_.eval().frozen_parts()
         frozen.train()
         forward = self.module_ if len(frozen) > 1 else self.module_.forward_features
-        with explained_memory(self.settings.batch_size), torch.no_grad(), self.autocast():
+        with explained_memory(self.settings.batch_size), torch.no_grad():
             for _ in range(self.settings.norm_warmup_epochs):
                 for batch, _ in load_batches(images, sampler):
-                    forward(self.prepare(batch, training=True))
+                    batch = self.prepare(batch, training=True)
+                    with self.autocast():  # the products, not the augmentation
+                        forward(batch)
         frozen.eval()
 
 

@@ -187,7 +187,9 @@ def read_weights(path):
             "torch.save(model.state_dict(), path) or as safetensors."
         ) from error
     except Exception as error:  # a damaged pickle may raise anything
-        raise ValueError(f"{path} could not be read as weights: {error}") from error
+        raise ValueError(
+            f"{path} could not be read as weights: {type(error).__name__} {error}"
+        ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} must hold a state dict; it holds a {type(state).__name__}.")
     return state

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from sklearn_rrr import cost_report, costs, count_macs, count_parameters, measure_latency
@@ -181,3 +182,14 @@ def test_report_names_the_rows_of_a_list(conv):
     assert list(report.index) == ["0: Conv2d", "1: Conv2d"]
     assert report.columns[3] == "latency_2_ms"
     assert report["n_parameters"].tolist() == [224, 224]
+
+
+def test_other_estimators_are_told_what_to_pass():
+    fitted = LogisticRegression().fit([[0], [1]], [0, 1])
+    with pytest.raises(TypeError, match=r"got a LogisticRegression. Of a search pass best_est"):
+        count_parameters(fitted)
+
+
+def test_report_of_one_model():
+    report = cost_report(nn.Conv2d(3, 8, 3), batch_sizes=(1,), image_size=8, repeats=2)
+    assert report.n_parameters.tolist() == [224]

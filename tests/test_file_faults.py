@@ -49,7 +49,7 @@ def test_every_bad_file_is_named(small, digit_paths, damage):  # faults 25, 26, 
     for call in (lambda: refused.fit(paths, y), lambda: fitted.predict(paths)):
         with pytest.raises(BadImages, match=r"6 of 40 image\(s\) cannot be used") as info:
             call()
-        lines = str(info.value).splitlines()[1:]
+        lines = [line for line in str(info.value).splitlines() if line.startswith("  ")]
         assert [line.split(":")[0].strip() for line in lines] == list(map(str, bad))
     assert seen == []  # no epoch was begun
     assert not hasattr(refused, "module_")
@@ -74,7 +74,9 @@ def test_one_of_many_is_corrupt(small, digit_paths, tmp_path):  # fault 39
     paths, y = digit_paths
     many, labels = paths * 50, np.tile(y, 50)
     many[1234] = tmp_path / "gone.png"
-    with pytest.raises(BadImages, match=r"1 of 2000 image\(s\).*\n.*gone.png: no such file$"):
+    with pytest.raises(
+        BadImages, match=r"1 of 2000 image\(s\).*\n.*gone.png: no such file\n.*skip"
+    ):
         small(augmentation=pytest.fail).fit(many, labels)
 
 

@@ -244,6 +244,16 @@ def test_bf16_learns_like_fp32(small, digits):
     assert min(scores) > 0.9
 
 
+@pytest.mark.parametrize("trainable", ["head", "branches", "all"])
+@pytest.mark.parametrize("n_branches", [1, 2])
+def test_bf16_with_augmentation_and_every_frozen_part(small, digits, trainable, n_branches):
+    clf = small(precision="bf16", augmentation="paper", trainable=trainable, n_branches=n_branches)
+    X, y = digits
+    assert clf.fit(X, y).history_.train_loss.notna().all()
+    state = clf.module_.state_dict().values()
+    assert {v.dtype for v in state} <= {torch.float32, torch.int64}
+
+
 def test_generators_and_threads_are_left_alone(small, digits):
     torch.manual_seed(1)
     state, threads = torch.get_rng_state(), torch.get_num_threads()

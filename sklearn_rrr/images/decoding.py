@@ -26,14 +26,14 @@ DAMAGE = (OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticErro
 class BadImages(ValueError):
     """Images that cannot be used: a list of (index, reason)."""
 
-    def __init__(self, bad, n_images=None):
-        self.bad, self.n_images = bad, n_images
+    def __init__(self, bad, n_images=None, hint=""):
+        self.bad, self.n_images, self.hint = bad, n_images, hint
         of = "" if n_images is None else f" of {n_images}"
         lines = "\n  ".join(reason for _, reason in bad)
-        super().__init__(f"{len(bad)}{of} image(s) cannot be used:\n  {lines}")
+        super().__init__(f"{len(bad)}{of} image(s) cannot be used:\n  {lines}{hint}")
 
     def __reduce__(self):  # workers of a grid search send it home
-        return type(self), (self.bad, self.n_images)
+        return type(self), (self.bad, self.n_images, self.hint)
 
 
 def decode_file(path, max_pixels=MAX_IMAGE_PIXELS):

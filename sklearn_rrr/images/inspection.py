@@ -65,7 +65,8 @@ def inspect_images(source, labels, image_size, on_bad_file="raise"):
             digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
             twice += seen.setdefault(digest, label) != label
     if bad and on_bad_file == "raise":
-        raise BadImages(bad, n)
+        hint = "\nMend or remove them; on_bad_file='skip' leaves them out of fit."
+        raise BadImages(bad, n, hint)
     if bad:
         return _skip(source, labels, image_size, bad)
     if twice:

@@ -6,7 +6,9 @@ import warnings
 import numpy as np
 
 SMALLEST_PICTURE = 8  # pixels; what is smaller is no picture to rotate or equalise
-ADD_AXIS = "A single image needs the batch axis: X[np.newaxis] for an array, [image] else."
+ADD_AXIS = (
+    "A single image needs the batch axis: X[np.newaxis] for an array, [image] or [path] else."
+)
 
 
 def infer_row_shape(n_features, image_shape=None):
