@@ -370,8 +370,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         """Yield the branches' logits (B, M, K), on the CPU, batch by batch."""
         source = self._read(X, reset=False)
         device = self._prediction_device()
-        module = self.module_.to(device)
-        bf16 = self.precision == "bf16"
+        self.module_.to(device)
         bad, size = [], prediction_batch(device)
         for start in range(0, len(source), size):
             index = np.arange(start, min(start + size, len(source)))
@@ -381,20 +380,21 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
                 bad += error.bad
                 continue
             if not bad:
-                # An even number, see prediction_batch.
-                n_images = len(images)
-                if n_images % 2:
-                    images = torch.cat([images, images[-1:]])
-                images = images.to(device).contiguous(memory_format=torch.channels_last)
-                with (
-                    explained_memory(size),
-                    torch.inference_mode(),
-                    torch.autocast(device.type, torch.bfloat16, enabled=bf16),
-                ):
-                    logits = module(images)[:n_images]
-                yield logits.float().cpu()
+                with explained_memory(size):
+                    logits = self._forward(images, device)
+                yield logits
         if bad:
             raise BadImages(bad, len(source))
+
+    def _forward(self, images, device):
+        """Return the logits (B, M, K) of one batch, on the CPU."""
+        n_images = len(images)
+        if n_images % 2:  # see prediction_batch
+            images = torch.cat([images, images[-1:]])
+        images = images.to(device).contiguous(memory_format=torch.channels_last)
+        bf16 = self.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return self.module_(images)[:n_images].float().cpu()
 
     # ------------------------------------------------------------------- persistence
 

@@ -120,8 +120,8 @@ class RRRNet(nn.Module):
     def forward(self, x):
         """Return the logits of every branch: (B, 3, H, W) -> (B, M, K).
 
-        `x` holds RGB in [0, 1], or uint8. With M·C-channel features in mind, see
-        :meth:`forward_features` and :meth:`forward_branches`.
+        `x` holds RGB in [0, 1], or uint8. Branches that each see images of their own take
+        :meth:`forward_features` and :meth:`forward_branches`, one after the other.
         """
         return self.forward_branches(self.forward_features(x))
 
