@@ -1,5 +1,9 @@
 """What the tests share: a tiny backbone, small settings, small real images."""
 
+import shutil
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,3 +81,18 @@ class Pictures(Dataset):
 def picture_dataset():
     """The class of a Dataset of pictures."""
     return Pictures
+
+
+@pytest.fixture(scope="session")
+def bundled_fonts():
+    """The folder of the fonts that matplotlib brings."""
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+
+
+@pytest.fixture(scope="session")
+def few_fonts(bundled_fonts, tmp_path_factory):
+    """A folder of three fonts: all that are installed would take seconds to search."""
+    folder = tmp_path_factory.mktemp("fonts")
+    for name in ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif"):
+        shutil.copy(bundled_fonts / f"{name}.ttf", folder)
+    return folder
