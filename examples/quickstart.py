@@ -7,7 +7,6 @@ predicts the other half, compares what the two networks cost, and draws what was
 """
 
 import time
-import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,9 +23,7 @@ def fit(name, X, y, **parameters):
     """Fit on (X, y) with a progress bar; return the classifier and its seconds."""
     print(f"Fitting {name} on {len(X)} images of {X.shape[1]}x{X.shape[2]} pixels …")
     start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*no pre-trained weights")
-        clf = RRRNetClassifier(random_state=0, verbose=1, **parameters).fit(X, y)
+    clf = RRRNetClassifier(random_state=0, verbose=1, **parameters).fit(X, y)
     return clf, time.perf_counter() - start
 
 

@@ -6,14 +6,74 @@ trained for. The keys of its state dict are torchvision's, so that every torchvi
 ResNet checkpoint loads strictly.
 """
 
+from dataclasses import dataclass
+
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from sklearn_rrr._validation import check_choice, check_int, check_real
 
 PHASES = ("conv2_x", "conv3_x", "conv4_x", "conv5_x")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+TRAINABLE = ("head", "branches", "all")
+SPLITS = ("paper", "aligned")
+HEAD_INITS = ("random", "ridge")
+AUGMENTATIONS = ("paper", "geometric", None)
+LR_SCHEDULES = ("constant", "linear", "cosine", "onecycle")
+
 _REGISTRY = {}
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How a network is best trained on top of a backbone: what "auto" means to estimators.
+
+    The defaults are the settings of RRR-Net (section 4.2 and appendix C).
+
+    Parameters
+    ----------
+    trainable : {"head", "branches", "all"}, default="branches"
+        What learns.
+    split : {"paper", "aligned"}, default="paper"
+        How branches take their kernels.
+    head_init : {"random", "ridge"}, default="random"
+        How the heads start.
+    augmentation : {"paper", "geometric"} or None, default="paper"
+        Random transformations of the training images.
+    steps : int, default=3750
+        Optimiser steps. The paper's budget is 300 epochs of 12.5 batches.
+    learning_rate : float, default=1e-3
+        Step size of AdamW.
+    stump_lr_factor : float, default=1.0
+        Factor on the learning rate of the stump, where it learns.
+    lr_schedule : {"constant", "linear", "cosine", "onecycle"}, default="constant"
+        Course of the learning rate.
+    """
+
+    trainable: str = "branches"
+    split: str = "paper"
+    head_init: str = "random"
+    augmentation: str | None = "paper"
+    steps: int = 3750
+    learning_rate: float = 1e-3
+    stump_lr_factor: float = 1.0
+    lr_schedule: str = "constant"
+
+    def __post_init__(self):
+        check_choice("trainable", self.trainable, TRAINABLE)
+        check_choice("split", self.split, SPLITS)
+        check_choice("head_init", self.head_init, HEAD_INITS)
+        check_choice("augmentation", self.augmentation, AUGMENTATIONS)
+        check_int("steps", self.steps, 1)
+        check_real("learning_rate", self.learning_rate, 0, open_low=True)
+        check_real("stump_lr_factor", self.stump_lr_factor, 0, 1, open_low=True)
+        check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+
+    def from_scratch(self):
+        """Return the settings for random weights: the paper's, but everything learns."""
+        return FineTuning(trainable="all", steps=self.steps)
 
 
 class Backbone(nn.Module):
@@ -39,9 +99,8 @@ class Backbone(nn.Module):
         Normalisation of RGB in [0, 1].
     n_classes : int, default=1000
         Outputs of the pre-trained head.
-    training_steps : int, default=3750
-        Optimiser steps of a fit with ``max_epochs="auto"``. The paper's budget is 300
-        epochs of 12.5 batches.
+    fine_tuning : FineTuning, default=FineTuning()
+        What "auto" means to an estimator with this backbone.
 
     Attributes
     ----------
@@ -71,14 +130,14 @@ class Backbone(nn.Module):
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         n_classes=1000,
-        training_steps=3750,
+        fine_tuning=FineTuning(),
     ):
         super().__init__()
         self.name = name
         self.block, self.depths, self.planes = block, tuple(depths), tuple(planes)
         self.groups, self.width_per_group = groups, width_per_group
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
-        self.training_steps = training_steps
+        self.fine_tuning = fine_tuning
 
         self.conv1 = nn.Conv2d(3, planes[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
@@ -210,7 +269,17 @@ def _synth50():
         (3, 4, 6, 3),
         planes=(16, 32, 64, 128),
         image_size=64,
-        training_steps=1000,
+        # Chosen by cross-validation, see docs/synth50.rst.
+        fine_tuning=FineTuning(
+            trainable="all",
+            split="aligned",
+            head_init="ridge",
+            augmentation="geometric",
+            steps=500,
+            learning_rate=1e-3,
+            stump_lr_factor=0.3,
+            lr_schedule="cosine",
+        ),
     )
 
 

@@ -23,7 +23,8 @@ from sklearn_rrr._validation import (
     resolve_device,
 )
 from sklearn_rrr._version import __version__
-from sklearn_rrr.augmentation import PaperAugmentation, PerImage
+from sklearn_rrr.augmentation import GEOMETRIC, PaperAugmentation, PerImage
+from sklearn_rrr.backbones import AUGMENTATIONS, HEAD_INITS
 from sklearn_rrr.batches import LabelledImages
 from sklearn_rrr.costs import count_parameters
 from sklearn_rrr.images import (
@@ -49,6 +50,8 @@ from sklearn_rrr.training import (
     use_bf16,
 )
 
+_AUTO = 'Or use "auto".'
+
 
 class BaseImageClassifier(ClassifierMixin, BaseEstimator):
     """Classifier of images; a child says which network is trained.
@@ -65,18 +68,23 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
     def _check_parameters(self):
         """Check the parameters that every image classifier has; children add theirs."""
         if self.max_epochs != "auto":
-            check_int("max_epochs", self.max_epochs, 1, hint='Or use "auto".')
+            check_int("max_epochs", self.max_epochs, 1, hint=_AUTO)
         check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images.")
-        check_real("learning_rate", self.learning_rate, 0, open_low=True)
+        if self.learning_rate != "auto":
+            check_real("learning_rate", self.learning_rate, 0, hint=_AUTO, open_low=True)
+        if self.stump_lr_factor != "auto":
+            factor = self.stump_lr_factor
+            check_real("stump_lr_factor", factor, 0, 1, hint=_AUTO, open_low=True)
         check_real("weight_decay", self.weight_decay, 0)
-        check_choice("lr_schedule", self.lr_schedule, tuple(SCHEDULES))
+        check_choice("head_init", self.head_init, ("auto", *HEAD_INITS))
+        check_choice("lr_schedule", self.lr_schedule, ("auto", *SCHEDULES))
         if isinstance(self.ema_epochs, Integral):
             check_int("ema_epochs", self.ema_epochs, 0)
         else:
             check_real("ema_epochs", self.ema_epochs, 0, 1, "Or use an int, a number of epochs.")
         if not callable(self.augmentation):
             hint = "Or use a callable from one image (3, S, S) to another."
-            check_choice("augmentation", self.augmentation, ("auto", "paper", None), hint)
+            check_choice("augmentation", self.augmentation, ("auto", *AUGMENTATIONS), hint)
         if self.validation_fraction is not None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
         check_int("patience", self.patience, 1)
@@ -130,7 +138,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             images = self._read_training_data(X, y, sample_weight, backbone=backbone)
             module = self._make_module(backbone)
             images, validation = self._hold_out(images, seed)
-            settings = self._settings(len(images), seed, backbone)
+            settings = self._settings(len(images), seed)
             self._net = train(module, images, validation, settings)
         self._finish(module, settings)
         return self
@@ -140,7 +148,8 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
 
         After :meth:`fit`, training goes on from its averaged weights with a fresh
         optimiser; nothing is averaged. Between calls the optimiser goes on, unless a
-        parameter of the training was set or the estimator was pickled. The first call
+        parameter of the training was set or the estimator was pickled; it takes constant
+        steps whatever `lr_schedule` says. The first call
         settles the network and how numbers are scaled, and adapts the norms of frozen parts to
         its images; parameters of the network that are set later need a new :meth:`fit`.
         Only the ratios of weights within one call matter.
@@ -182,10 +191,9 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             backbone = self._load_backbone() if first else None
             images = self._read_training_data(X, y, sample_weight, classes, backbone)
             if first:
-                settings = self._settings(len(images), seed, backbone)
+                settings = self._settings(len(images), seed)
                 self._net = make_net(self._make_module(backbone), settings)
-                if settings.norm_warmup_epochs:
-                    self._net.warm_up_norms(images)
+                self._net.warm_up(images)
             else:
                 settings = self._renew_net(len(images))
             self._net.run(images, epochs=1)
@@ -274,21 +282,28 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         parts = hold_out(images.labels.numpy(), self.validation_fraction, seed)
         return tuple(images.subset(part) for part in parts)
 
-    def _settings(self, n_images, seed, backbone=None):
+    def _settle(self, name):
+        """Return a parameter; "auto" is what the backbone recommends."""
+        value = getattr(self, name)
+        return getattr(self.fine_tuning_, name) if value == "auto" else value
+
+    def _settings(self, n_images, seed):
         """Settle every "auto" for this many training images."""
         device = resolve_device(self.device)
-        max_epochs = self._resolve_epochs(backbone, n_images)
+        max_epochs = self._resolve_epochs(n_images)
         ema = self.ema_epochs
         if not isinstance(ema, Integral):
             ema = round(ema * max_epochs)
         return Settings(
             max_epochs=max_epochs,
             batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=self._settle("learning_rate"),
+            stump_lr_factor=self._settle("stump_lr_factor"),
             weight_decay=self.weight_decay,
-            lr_schedule=self.lr_schedule,
+            lr_schedule=self._settle("lr_schedule"),
             ema_epochs=min(ema, max_epochs),
             norm_warmup_epochs=self._resolve_warmup(n_images),
+            head_init=self._settle("head_init"),
             augmentation=self._resolve_augmentation(),
             sampling=self.sampling,
             patience=self.patience if self.early_stopping else None,
@@ -298,13 +313,11 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             verbose=int(self.verbose),
         )
 
-    def _resolve_epochs(self, backbone, n_images):
+    def _resolve_epochs(self, n_images):
         """Spend the backbone's number of steps, in 10 to 300 epochs."""
         if self.max_epochs != "auto":
             return self.max_epochs
-        if backbone is None:  # partial_fit goes on for one
-            return 1
-        epochs = np.ceil(backbone.training_steps * self.batch_size / n_images)
+        epochs = np.ceil(self.fine_tuning_.steps * self.batch_size / n_images)
         return int(np.clip(epochs, 10, 300))
 
     def _resolve_warmup(self, n_images):
@@ -320,9 +333,13 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             return PerImage(self.augmentation)
         shape = self.image_shape_in_
         small = shape is not None and min(shape[:2]) < SMALLEST_PICTURE
-        if self.augmentation is None or (self.augmentation == "auto" and small):
+        if self.augmentation == "auto" and small:
             return None
-        return PaperAugmentation()
+        return {
+            "paper": PaperAugmentation(),
+            "geometric": PaperAugmentation(transformations=GEOMETRIC),
+            None: None,
+        }[self._settle("augmentation")]
 
     def _finish(self, module, settings):
         self.module_, self._settings_used = module.eval(), settings

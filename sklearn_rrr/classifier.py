@@ -4,14 +4,13 @@ import warnings
 from numbers import Integral
 
 from sklearn_rrr._validation import check_choice, check_int, check_real
-from sklearn_rrr.backbones import PHASES
+from sklearn_rrr.backbones import PHASES, SPLITS, TRAINABLE
 from sklearn_rrr.base import BaseImageClassifier
 from sklearn_rrr.images import MAX_IMAGE_PIXELS
-from sklearn_rrr.network import MAX_BRANCHES, SPLITS, RRRNet
+from sklearn_rrr.network import MAX_BRANCHES, RRRNet
 from sklearn_rrr.training import SAMPLINGS
 from sklearn_rrr.weights import load_backbone
 
-TRAINABLE = ("head", "branches", "all")
 ENSEMBLES = ("naive",)
 
 
@@ -27,26 +26,27 @@ class RRRNetClassifier(BaseImageClassifier):
     backbone : str, default="synth50"
         Name of a backbone, one of :func:`list_backbones`. "resnet152" is the paper's.
     weights : str, path, dict or None, default="pretrained"
-        "pretrained", the name of a torchvision weight, a ``.pth`` or ``.safetensors`` file,
-        a state dict, or None for random weights; see :func:`load_backbone`. "synth50" has
-        no bundled weights yet and starts from random ones, with a warning.
+        "pretrained" (bundled for "synth50", downloaded for torchvision's backbones), the name
+        of a torchvision weight, a ``.pth`` or ``.safetensors`` file, a state dict, or None for
+        random weights; see :func:`load_backbone`. With "pretrained" a backbone of your own
+        starts from random weights, with a warning.
     blocks : tuple of 4 int or None, default=(1, 1, 1, 1)
         Number of blocks kept in conv2_x to conv5_x; None keeps all.
     n_branches : int, default=8
         Number of branches, 1 to 256; 1 leaves the network unsplit.
     split_at : {"conv2_x", "conv3_x", "conv4_x", "conv5_x"}, default="conv4_x"
         First phase of the branches; what lies before it is the stump.
-    split : {"paper", "aligned"}, default="paper"
-        How branches take their kernels: by Algorithm 2, which mixes channels, with fresh
-        norms; or so that each branch is a true sub-network, with its norms.
+    split : {"auto", "paper", "aligned"}, default="auto"
+        How branches take their kernels: "paper", by Algorithm 2, which mixes channels, with
+        fresh norms; "aligned", so that each branch is a true sub-network, with its norms.
+        "auto", here and below: what suits the backbone, see Notes.
     width_offset : int or "auto", default="auto"
         a of Eq. (1), subtracted from the width of the branches; "auto" takes the smallest
         that does not add parameters.
     dropout : float, default=0.0
         Probability in [0, 0.99] of dropout after each activation of the last two blocks.
     trainable : {"auto", "head", "branches", "all"}, default="auto"
-        What learns. "branches" includes the heads and freezes the stump. "auto": "branches"
-        with pre-trained weights, "all" with random ones. With "branches" and
+        What learns. "branches" includes the heads and freezes the stump. With "branches" and
         split="paper" an unsplit network starts with fresh norms, too (model [C]).
     ensemble : {"naive"}, default="naive"
         How branches are trained: "naive", each on all images.
@@ -54,27 +54,33 @@ class RRRNetClassifier(BaseImageClassifier):
         Whether the branches see the same batches, with one pass through the stump, or each
         its own order and augmentation, as published.
     max_epochs : int or "auto", default="auto"
-        Passes over the images. "auto" spends 1000 batches ("synth50") or 3750 (the paper's
-        300 epochs of 400 images), in 10 to 300 epochs.
+        Passes over the images. "auto" spends the backbone's number of steps, in 10 to 300
+        epochs.
     batch_size : int, default=32
         Images per training step, at least 2.
-    learning_rate : float, default=1e-3
+    learning_rate : float or "auto", default="auto"
         Step size of AdamW.
+    stump_lr_factor : float or "auto", default="auto"
+        Factor in (0, 1] on the learning rate of the stump, where it learns.
     weight_decay : float, default=0.01
         Decoupled weight decay of AdamW.
-    lr_schedule : {"constant", "linear", "cosine", "onecycle"}, default="constant"
+    lr_schedule : {"auto", "constant", "linear", "cosine", "onecycle"}, default="auto"
         Course of the learning rate.
     ema_epochs : int or float, default=0.2
         Last epochs over which weights are averaged; a float is a fraction of all epochs. 0
         switches it off, and so does early stopping, whose end is not known beforehand.
     norm_warmup_epochs : int or "auto", default="auto"
         Passes that adapt the norm statistics of the frozen parts before training. "auto":
-        10 epochs' worth of 400 images, but 0 for a pre-trained, unsplit network of which only
-        the head learns (model [A]).
-    augmentation : {"auto", "paper"}, callable or None, default="auto"
-        "paper": two random transformations per image. A callable takes and returns one
-        image, a float tensor (3, S, S) in [0, 1]. "auto": "paper", but None for rows and
-        arrays less than 8 pixels high or wide, which are no pictures.
+        10 epochs' worth of 400 images, but 0 for a whole pre-trained network of which only the
+        head learns (model [A]).
+    head_init : {"auto", "random", "ridge"}, default="auto"
+        How the heads start: at random, as published, or as a ridge regression on the features
+        that the training images have before training.
+    augmentation : {"auto", "paper", "geometric"}, callable or None, default="auto"
+        "paper": two random transformations per image, of 14. "geometric": two of rotation,
+        translation, scaling and shear. A callable takes and returns one image, a float tensor
+        (3, S, S) in [0, 1]. "auto" is None for rows and arrays less than 8 pixels high or
+        wide, which are no pictures.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss.
     validation_fraction : float or None, default=None
@@ -122,8 +128,12 @@ class RRRNetClassifier(BaseImageClassifier):
         a of Eq. (1).
     branch_planes_ : tuple of int
         Planes of each phase of a branch.
+    fine_tuning_ : FineTuning
+        What the backbone recommends, and "auto" stands for.
     trainable_ : str
         What learned.
+    split_ : str
+        How the branches took their kernels.
     n_parameters_ : int
         Parameters of the whole network.
     history_ : pandas.DataFrame
@@ -135,6 +145,12 @@ class RRRNetClassifier(BaseImageClassifier):
         The skorch net that trained it; made anew after unpickling.
     skipped_ : list
         Paths or images, or indices of a Dataset, that ``on_bad_file="skip"`` left out.
+
+    Notes
+    -----
+    "auto" takes what suits the backbone: the paper's settings for torchvision's, others for
+    "synth50", and for random weights the paper's rate with everything trainable. They are
+    listed in the user guide; :class:`~sklearn_rrr.backbones.FineTuning` holds them.
 
     References
     ----------
@@ -160,7 +176,7 @@ class RRRNetClassifier(BaseImageClassifier):
         blocks=(1, 1, 1, 1),
         n_branches=8,
         split_at="conv4_x",
-        split="paper",
+        split="auto",
         width_offset="auto",
         dropout=0.0,
         trainable="auto",
@@ -168,11 +184,13 @@ class RRRNetClassifier(BaseImageClassifier):
         sampling="shared",
         max_epochs="auto",
         batch_size=32,
-        learning_rate=1e-3,
+        learning_rate="auto",
+        stump_lr_factor="auto",
         weight_decay=0.01,
-        lr_schedule="constant",
+        lr_schedule="auto",
         ema_epochs=0.2,
         norm_warmup_epochs="auto",
+        head_init="auto",
         augmentation="auto",
         class_weight=None,
         validation_fraction=None,
@@ -201,10 +219,12 @@ class RRRNetClassifier(BaseImageClassifier):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.stump_lr_factor = stump_lr_factor
         self.weight_decay = weight_decay
         self.lr_schedule = lr_schedule
         self.ema_epochs = ema_epochs
         self.norm_warmup_epochs = norm_warmup_epochs
+        self.head_init = head_init
         self.augmentation = augmentation
         self.class_weight = class_weight
         self.validation_fraction = validation_fraction
@@ -222,7 +242,7 @@ class RRRNetClassifier(BaseImageClassifier):
     def _check_parameters(self):
         check_int("n_branches", self.n_branches, 1, MAX_BRANCHES, "Use 1 for an unsplit network.")
         check_choice("split_at", self.split_at, PHASES)
-        check_choice("split", self.split, SPLITS)
+        check_choice("split", self.split, ("auto", *SPLITS))
         if self.width_offset != "auto":
             check_int("width_offset", self.width_offset, 0, hint='Or use "auto".')
         check_real("dropout", self.dropout, 0, 0.99)
@@ -238,14 +258,16 @@ class RRRNetClassifier(BaseImageClassifier):
         self.blocks_ = self._check_blocks(backbone)
         if self.weights == "pretrained" and not pretrained:
             warnings.warn(
-                f"The backbone {self.backbone!r} has no pre-trained weights in this version and "
-                "starts from random ones. weights=None says so without this warning.",
+                f"The backbone {self.backbone!r} has no pre-trained weights and starts from "
+                "random ones. Give them as `weights`; weights=None is random without this warning.",
                 stacklevel=3,
             )
-        auto = "branches" if pretrained else "all"
-        self.trainable_ = auto if self.trainable == "auto" else self.trainable
-        # Model [A] keeps the backbone's norms; elsewhere frozen ones are adapted.
-        kept = pretrained and self.trainable_ == "head" and self.n_branches == 1
+        recommended = backbone.fine_tuning
+        self.fine_tuning_ = recommended if pretrained else recommended.from_scratch()
+        self.trainable_, self.split_ = self._settle("trainable"), self._settle("split")
+        # Model [A], the whole backbone, keeps its norms; elsewhere frozen ones are adapted.
+        whole = self.n_branches == 1 and self.blocks_ == backbone.depths
+        kept = pretrained and self.trainable_ == "head" and whole
         self._adapts_norms = not kept
         return backbone
 
@@ -268,14 +290,14 @@ class RRRNetClassifier(BaseImageClassifier):
     def _make_module(self, backbone):
         # Model [C] of the paper: unsplit, but with fresh norms where the stump is frozen.
         unsplit = self.n_branches == 1
-        fresh = self.split == "paper" and (not unsplit or self.trainable_ == "branches")
+        fresh = self.split_ == "paper" and (not unsplit or self.trainable_ == "branches")
         module = RRRNet(
             backbone,
             len(self.classes_),
             blocks=self.blocks_,
             n_branches=self.n_branches,
             split_at=self.split_at,
-            split=self.split,
+            split=self.split_,
             width_offset=self.width_offset,
             fresh_norms=fresh,
             dropout=self.dropout,

@@ -23,7 +23,6 @@ from sklearn_rrr.branching import (
     widen,
 )
 
-SPLITS = ("paper", "aligned")
 MAX_BRANCHES = 256
 
 
@@ -131,9 +130,12 @@ class RRRNet(nn.Module):
 
     def forward_branches(self, features):
         """Run the branches: (B, C, h, w), or (B, M·C, h, w) with a part for each -> (B, M, K)."""
+        return self.head(self.pool_branches(features))
+
+    def pool_branches(self, features):
+        """Return what reaches the heads: (B, C, h, w) -> (B, M, F)."""
         features = self.branches(features)  # (B, M·F, h, w)
-        pooled = features.mean((2, 3)).unflatten(1, (self.n_branches, -1))  # (B, M, F)
-        return self.head(pooled)
+        return features.mean((2, 3)).unflatten(1, (self.n_branches, -1))
 
     def freeze(self, trainable):
         """Choose what learns: "head", "branches" (with heads) or "all".

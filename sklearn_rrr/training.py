@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from sklearn_rrr.batches import EpochBatches, load_batches
+from sklearn_rrr.heads import RidgeHeads
 from sklearn_rrr.images import as_unit_float
 from sklearn_rrr.network import average_probabilities
 
@@ -46,10 +47,12 @@ class Settings:
     max_epochs: int
     batch_size: int = 32
     learning_rate: float = 1e-3
+    stump_lr_factor: float = 1.0
     weight_decay: float = 0.01
     lr_schedule: str = "constant"
     ema_epochs: int = 0
     norm_warmup_epochs: int = 0
+    head_init: str = "random"
     augmentation: object = None
     sampling: str = "shared"
     patience: int | None = None
@@ -208,7 +211,7 @@ class BranchNet(NeuralNet):
             seed = self.settings.seed + len(self.history)
             seed_generators(seed, torch.device(self.device))
             self.augmentation_generator_.manual_seed(seed)
-            self.history.record("learning_rate", self.optimizer_.param_groups[0]["lr"])
+            self.history.record("learning_rate", self.optimizer_.param_groups[-1]["lr"])
         if training or iterator is None or not self.averages:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             return
@@ -240,6 +243,24 @@ class BranchNet(NeuralNet):
             self.module_.eval()  # whatever stopped it, the network can predict
         self.notify("on_train_end", X=images, y=None)
         return self
+
+    def warm_up(self, images):
+        """Do what precedes training: adapt the norms of frozen parts, start the heads."""
+        if self.settings.norm_warmup_epochs:
+            self.warm_up_norms(images)
+        if self.settings.head_init == "ridge":
+            self.start_heads(images)
+
+    def start_heads(self, images):
+        """Start the heads as ridge regressions on the features of one pass."""
+        sampler = EpochBatches(len(images), self.settings.batch_size, self.settings.seed + 2)
+        self.module_.train()
+        heads = RidgeHeads(self.module_.n_classes)
+        with explained_memory(self.settings.batch_size), torch.no_grad(), self.autocast():
+            for batch, targets in load_batches(images, sampler):
+                stump = self.module_.forward_features(self.prepare(batch, training=False))
+                heads.update(self.module_.pool_branches(stump), *targets)
+        heads.write(self.module_.head)
 
     def warm_up_norms(self, images):
         """Adapt the norm statistics of the frozen parts to the images (section 3.3)."""
@@ -346,6 +367,7 @@ def make_net(module, settings, callbacks=(), history=()):
         criterion=BranchLoss,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=settings.weight_decay,
+        optimizer__param_groups=_rates(settings),
         lr=settings.learning_rate,
         max_epochs=settings.max_epochs,
         train_split=None,
@@ -357,6 +379,13 @@ def make_net(module, settings, callbacks=(), history=()):
     net.initialize()
     net.history_ = History({**epoch, "batches": []} for epoch in history)
     return net
+
+
+def _rates(settings):
+    """Return the learning rates of parts that have their own, in skorch's form."""
+    if settings.stump_lr_factor == 1:
+        return []
+    return [("stump.*", {"lr": settings.stump_lr_factor * settings.learning_rate})]
 
 
 def train(module, images, validation, settings):
@@ -378,8 +407,7 @@ def train(module, images, validation, settings):
     """
     n_batches = len(EpochBatches(len(images), settings.batch_size, settings.seed))
     net = make_net(module, settings, _callbacks(settings, validation, n_batches))
-    if settings.norm_warmup_epochs:
-        net.warm_up_norms(images)
+    net.warm_up(images)
     history = net.run(images, validation).history
     module.zero_grad(set_to_none=True)
     return make_net(module, settings, history=history)

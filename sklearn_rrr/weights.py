@@ -1,6 +1,7 @@
 """Weights for backbones: bundled, torchvision's, a file or a state dict; strict and safe.
 
-Nothing in a file is executed, and a hash is checked at every load of a download.
+Nothing in a file is executed, and a hash is checked at every load of a bundled file or a
+download.
 """
 
 import hashlib
@@ -19,6 +20,15 @@ from torch import nn
 
 from sklearn_rrr.backbones import TORCHVISION, make_backbone
 
+# The file of each backbone whose weights come with the package, and its SHA-256.
+PRETRAINED = Path(__file__).parent / "pretrained"
+BUNDLED = {
+    "synth50": (
+        "synth50.safetensors",
+        "73b4a160612ffd94a46e8f0e239ff046fac99cba2f5b58b5d861e3d5eff14cb7",
+    ),
+}
+
 
 def load_backbone(name="synth50", weights="pretrained"):
     """Build a registered backbone and load its weights.
@@ -28,7 +38,8 @@ def load_backbone(name="synth50", weights="pretrained"):
     name : str, default="synth50"
         One of :func:`list_backbones`.
     weights : {"pretrained"}, str, path, dict or None, default="pretrained"
-        "pretrained": torchvision's first ImageNet weights (IMAGENET1K_V1, the ones the
+        "pretrained": for "synth50" the weights that come with the package; for
+        torchvision's names their first ImageNet weights (IMAGENET1K_V1, the ones the
         paper reuses), downloaded once. The name of a torchvision weight enum entry such
         as "IMAGENET1K_V2". A path to a ``.pth`` or ``.safetensors`` file. A state dict.
         None: random, drawn from torch's generator.
@@ -44,18 +55,19 @@ def load_backbone(name="synth50", weights="pretrained"):
     ------
     ValueError
         Unknown name; weights that are damaged, unsafe, of another architecture or not
-        finite; a download that fails or whose hash is wrong.
+        finite; a bundled file that is missing; a download that fails; a wrong hash.
 
     Notes
     -----
-    "synth50" has no bundled weights in this version: "pretrained" means random for it.
+    A backbone of your own, see :func:`register_backbone`, has no weights that "pretrained"
+    could mean: it starts from random ones, and `pretrained` is False.
 
     Examples
     --------
     >>> from sklearn_rrr import load_backbone
-    >>> backbone, pretrained = load_backbone("synth50", weights=None)
+    >>> backbone, pretrained = load_backbone("synth50")
     >>> backbone.depths, pretrained
-    ((3, 4, 6, 3), False)
+    ((3, 4, 6, 3), True)
     """
     with torch.device("meta"):
         backbone = make_backbone(name)
@@ -79,9 +91,10 @@ def _resolve_weights(name, weights):
         )
     entries = _torchvision_weights(name)
     if weights == "pretrained":
-        # The bundled weights of synth50 come with a later version; a backbone that users
-        # register has none either.
-        return (_download(entries["IMAGENET1K_V1"])) if entries else (None, None)
+        if name in BUNDLED:
+            return _read_bundled(name)
+        # A backbone that users register has none.
+        return _download(entries["IMAGENET1K_V1"]) if entries else (None, None)
     if isinstance(weights, str) and weights in entries:
         return _download(entries[weights])
     if Path(weights).suffix not in (".pth", ".pt", ".safetensors"):
@@ -91,6 +104,25 @@ def _resolve_weights(name, weights):
             f"dict or None for the backbone {name!r}; got {str(weights)!r}."
         )
     return read_weights(weights), str(weights)
+
+
+def _read_bundled(name):
+    """Read the weights that come with the package; their hash is checked at every load."""
+    file, expected = BUNDLED[name]
+    path = PRETRAINED / file
+    cure = "Reinstall sklearn_rrr; weights=None starts from random weights."
+    try:
+        digest = _sha256(path)
+    except OSError as error:
+        raise ValueError(
+            f"The bundled weights {path} are missing or not readable ({error.strerror}). {cure}"
+        ) from error
+    if digest != expected:
+        raise ValueError(
+            f"The bundled weights {path} have the SHA-256 {digest}, not {expected}: the file is "
+            f"damaged or of another version, and was not used. {cure}"
+        )
+    return read_weights(path), str(path)
 
 
 def _torchvision_weights(name):

@@ -17,8 +17,16 @@ from sklearn_rrr import (
     load_backbone,
     register_backbone,
 )
-from sklearn_rrr.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, make_backbone
+from sklearn_rrr.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LR_SCHEDULES,
+    Backbone,
+    FineTuning,
+    make_backbone,
+)
 from sklearn_rrr.network import RRRNet, fit_widths
+from sklearn_rrr.training import SCHEDULES
 
 TORCHVISION = sorted(set(list_backbones()) & set(torchvision.models.list_models()))
 
@@ -177,3 +185,11 @@ def test_names_are_sorted_and_a_copy():
     assert names == sorted(names)
     names.clear()
     assert "synth50" in list_backbones()
+
+
+def test_fine_tuning_is_checked():
+    assert tuple(SCHEDULES) == LR_SCHEDULES
+    assert FineTuning().from_scratch() == FineTuning(trainable="all")
+    for wrong in ({"head_init": "rigde"}, {"steps": 0}, {"stump_lr_factor": 2.0}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
+            FineTuning(**wrong)

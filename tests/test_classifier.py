@@ -13,8 +13,10 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
+from torchvision.models.resnet import Bottleneck
 
-from sklearn_rrr import RRRNetClassifier, count_parameters, load_backbone
+from sklearn_rrr import RRRNetClassifier, count_parameters, load_backbone, register_backbone
+from sklearn_rrr.backbones import TORCHVISION, Backbone, FineTuning, make_backbone
 
 
 def test_attributes(small, digits):
@@ -115,20 +117,79 @@ def test_auto_trains_branches_of_pretrained_and_all_of_random_networks(small, di
     assert small().fit(*digits).trainable_ == "all"
 
 
-def test_pretrained_synth50_says_that_it_is_random(small, digits):
-    with pytest.warns(UserWarning, match="'synth50' has no pre-trained weights in this version"):
-        small(backbone="synth50", weights="pretrained", image_size=16, max_epochs=1).fit(*digits)
+AUTO = ("trainable", "split", "head_init", "augmentation", "learning_rate", "stump_lr_factor")
+AUTO += ("lr_schedule",)
+
+
+@register_backbone("tiny_tuned")
+def tiny_tuned():
+    tuning = FineTuning("all", "aligned", "ridge", "geometric", 30, 0.004, 0.25, "linear")
+    sizes = {"planes": (4, 8, 8, 16), "image_size": 16}
+    return Backbone("tiny_tuned", Bottleneck, (1, 1, 1, 1), **sizes, fine_tuning=tuning)
+
+
+def test_auto_is_what_the_backbone_recommends(small, digits):
+    weights = tiny_tuned().state_dict()
+    settings = dict.fromkeys(AUTO, "auto") | {"max_epochs": "auto", "weights": weights}
+    clf = small(backbone="tiny_tuned", **settings).fit(*digits)
+    assert clf.fine_tuning_ == tiny_tuned().fine_tuning
+    assert (clf.trainable_, clf.split_) == ("all", "aligned")
+    assert len(clf.history_) == 10  # at least 10 epochs
+    used = clf.net_.settings
+    assert (used.learning_rate, used.stump_lr_factor, used.lr_schedule) == (0.004, 0.25, "linear")
+    assert used.head_init == "ridge"
+    assert set(used.augmentation.transformations) == {
+        "rotation",
+        "translation",
+        "scaling",
+        "shear",
+    }
+    scratch = small(backbone="tiny_tuned", **settings | {"weights": None})
+    assert scratch.fit(*digits).fine_tuning_ == FineTuning("all", steps=30)
+    own = clf.set_params(trainable="branches", learning_rate=0.01, max_epochs=2).fit(*digits)
+    assert own.trainable_ == "branches"
+    assert own.history_.learning_rate.tolist() == pytest.approx([0.01, 0.005])
+
+
+def test_papers_settings_are_the_default_of_resnet152():
+    paper = FineTuning("branches", "paper", "random", "paper", 3750, 1e-3, 1.0, "constant")
+    assert all(make_backbone(name).fine_tuning == paper for name in TORCHVISION)
+
+
+def test_stump_learns_at_its_own_rate(small, digits):
+    clf = small(trainable="all", stump_lr_factor=0.125, learning_rate=0.01).fit(*digits)
+    stump, others = clf.net_.optimizer_.param_groups
+    assert (stump["lr"], others["lr"]) == (0.00125, 0.01)
+    assert {id(p) for p in stump["params"]} == {id(p) for p in clf.module_.stump.parameters()}
+    assert clf.history_.learning_rate.tolist() == [0.01, 0.01]
+    schedule = clf.set_params(lr_schedule="linear", max_epochs=4).fit(*digits).history_
+    assert schedule.learning_rate.tolist() == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+
+
+def test_pretrained_synth50_starts_from_the_bundled_weights(small, digits):
+    backbone, _ = load_backbone("synth50")
+    clf = small(backbone="synth50", weights="pretrained", image_size=16, max_epochs=1)
+    assert clf.fit(*digits).trainable_ == "branches"
+    assert torch.equal(clf.module_.stump[0].weight, backbone.conv1.weight)
+
+
+def test_backbone_without_weights_says_that_it_is_random(small, digits):
+    with pytest.warns(UserWarning, match="'tiny' has no pre-trained weights and starts from ran"):
+        clf = small(weights="pretrained", max_epochs=1).fit(*digits)
+    assert clf.trainable_ == "all"
 
 
 @pytest.mark.parametrize(("n", "epochs"), [(20, 300), (400, 80), (1000, 32), (10**6, 10)])
 def test_epochs_follow_the_work(n, epochs):
-    backbone, _ = load_backbone("synth50", None)
-    assert RRRNetClassifier()._resolve_epochs(backbone, n) == epochs
+    clf = RRRNetClassifier()
+    clf.fine_tuning_ = FineTuning(steps=1000)
+    assert clf._resolve_epochs(n) == epochs
 
 
 def test_the_papers_epochs():
-    backbone, _ = load_backbone("resnet18", None)
-    assert [RRRNetClassifier()._resolve_epochs(backbone, n) for n in (400, 4000)] == [300, 30]
+    clf = RRRNetClassifier("resnet18")
+    clf.fine_tuning_ = make_backbone("resnet18").fine_tuning
+    assert [clf._resolve_epochs(n) for n in (400, 4000)] == [300, 30]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +203,7 @@ def test_the_papers_epochs():
         ("blocks", (4, 1, 1, 1), r"`blocks` must be .* to \(2, 1, 2, 1\).*got \(4, 1, 1, 1\)"),
         ("blocks", 3, "`blocks` must be 4 ints .*got 3"),
         ("split_at", "conv6_x", "`split_at` must be one of 'conv2_x', .*got 'conv6_x'"),
-        ("split", "random", "`split` must be one of 'paper', 'aligned'; got 'random'"),
+        ("split", "random", "`split` must be one of 'auto', 'paper', 'aligned'; got 'random'"),
         ("ensemble", "boosting", "`ensemble` must be one of 'naive'; got 'boosting'"),
         ("sampling", None, "`sampling` must be one of 'shared', 'independent'; got None"),
         ("trainable", "stump", "`trainable` must be one of 'auto', 'head', 'branches', 'all'"),
@@ -151,9 +212,11 @@ def test_the_papers_epochs():
         ("max_epochs", 0, "`max_epochs` must be an int of at least 1; got 0"),
         ("batch_size", 1, "`batch_size` must be an int of at least 2; got 1. Batch norm"),
         ("learning_rate", 0, r"`learning_rate` must be a number in \(0, inf\); got 0"),
-        ("lr_schedule", "step", "`lr_schedule` must be one of 'constant', 'linear', 'cosine'"),
+        ("lr_schedule", "step", "`lr_schedule` must be one of 'auto', 'constant', 'linear', 'c"),
+        ("learning_rate", "fast", r"`learning_rate` must be .*; got 'fast'. Or use \"auto\"."),
+        ("stump_lr_factor", 2.0, r"`stump_lr_factor` must be a number in \(0, 1\]; got 2.0"),
         ("ema_epochs", 1.5, r"`ema_epochs` must be a number in \[0, 1\]; got 1.5"),
-        ("augmentation", "mixup", "`augmentation` must be one of 'auto', 'paper', None; got"),
+        ("augmentation", "mixup", "`augmentation` must be one of 'auto', 'paper', 'geometric', None; got"),
         ("validation_fraction", 1, "`validation_fraction` must be a number in"),
         ("early_stopping", True, "`early_stopping`=True needs validation data"),  # fault 49
         ("image_size", 4, r"`image_size` must be an int in \[8, 4096\]; got 4"),
@@ -334,7 +397,6 @@ def test_aligned_split_and_width_offset(small, digits):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*no pre-trained weights")
 def test_default_settings_read_digits():
     data = load_digits()
     split = train_test_split(

@@ -1,6 +1,7 @@
 """The house: public names, who imports whom, what the wheel holds."""
 
 import ast
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,12 +12,13 @@ import pytest
 from numpydoc.validate import validate
 
 import sklearn_rrr
+from sklearn_rrr.weights import BUNDLED
 
 PACKAGE = Path(sklearn_rrr.__file__).parent
 # A module imports only from rows above its own.
 ORDER = [
     {"_validation", "_version"},
-    {"images", "augmentation", "backbones", "branching", "costs", "labels"},
+    {"images", "synthesis", "augmentation", "backbones", "branching", "costs", "heads", "labels"},
     {"batches", "weights", "network"},
     {"training"},
     {"base"},
@@ -28,6 +30,12 @@ WITHIN_IMAGES = [
     {"forms", "folders"},
     {"sources"},
     {"inspection"},
+]
+WITHIN_SYNTHESIS = [
+    {"canvas", "fonts"},
+    {"textures", "glyphs"},
+    {"contours", "fractals"},
+    {"images"},
 ]
 
 
@@ -49,11 +57,12 @@ def test_public_names():
 CHECKS = {"GL03", "GL06", "GL07", "SS01", "SS03", "SS04", "SS05", "PR01", "PR02", "PR03"}
 CHECKS |= {"PR04", "PR06", "PR07", "RT01", "RT03", "EX01"}
 METHODS = ["RRRNetClassifier." + m for m in ("fit", "partial_fit", "predict", "predict_proba")]
+DRAWN = ["synthesis.SyntheticImages", "synthesis.find_fonts"]
 
 
-@pytest.mark.parametrize("name", [*sklearn_rrr.__all__, *METHODS])
+@pytest.mark.parametrize("name", [*sklearn_rrr.__all__, *METHODS, *DRAWN])
 def test_public_docstrings_are_numpydoc(name):
-    checks = CHECKS - {"EX01"} if "." in name else CHECKS
+    checks = CHECKS - {"EX01"} if name in METHODS else CHECKS
     errors = validate(f"sklearn_rrr.{name}")["errors"]
     assert [error for error in errors if error[0] in checks] == []
 
@@ -65,26 +74,42 @@ def imports(path):
         modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            modules = [node.module]
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [name for name in inner if is_module(name)] or [node.module]
         names |= {m.split(".", 1)[1] for m in modules if m.startswith("sklearn_rrr.")}
     return names
 
 
+def is_module(name):
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
 @pytest.mark.parametrize(
-    ("folder", "order"), [(PACKAGE, ORDER), (PACKAGE / "images", WITHIN_IMAGES)]
+    ("room", "order"), [("", ORDER), ("images", WITHIN_IMAGES), ("synthesis", WITHIN_SYNTHESIS)]
 )
-def test_modules_import_only_from_above(folder, order):
+def test_modules_import_only_from_above(room, order):
+    folder = PACKAGE / room
     files = {p.stem: p for p in folder.glob("*.py") if p.stem != "__init__"}
     files |= {p.parent.name: p for p in folder.glob("*/__init__.py")}
-    level = {name: i for i, row in enumerate(order) for name in row}
+    outside, level = ({n: i for i, row in enumerate(o) for n in row} for o in (ORDER, order))
     assert set(files) == set(level)
-    prefix = "images." if folder.name == "images" else ""
     for name, path in files.items():
         if path.name == "__init__.py":
             continue
         for imported in imports(path):
-            inner = imported.removeprefix(prefix).split(".")[0]
-            assert level[inner] < level[name], f"{name} imports {imported}"
+            first, *rest = imported.split(".")
+            if not room:
+                above = level[first] < level[name]
+            elif first == room:
+                above = level[rest[0]] < level[name]
+            else:
+                above = outside[first] < outside[room]
+            assert above, f"{name} imports {imported}"
+
+
+def test_pretrained_holds_only_data():
+    assert {p.suffix for p in (PACKAGE / "pretrained").iterdir()} == {".safetensors"}
 
 
 def test_only_training_knows_skorch():
@@ -117,7 +142,7 @@ def test_import_is_quiet_and_draws_nothing():
 
 
 @pytest.mark.slow
-def test_wheel_holds_every_module(tmp_path):
+def test_wheel_holds_every_module_and_the_bundled_weights(tmp_path):
     root = PACKAGE.parent
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     subprocess.run(
@@ -126,7 +151,11 @@ def test_wheel_holds_every_module(tmp_path):
         env=environment,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    held = set(zipfile.ZipFile(wheel).namelist())
+    archive = zipfile.ZipFile(wheel)
+    held = set(archive.namelist())
     expected = {p.relative_to(root).as_posix() for p in PACKAGE.rglob("*.py")}
     assert expected <= held
+    for file, digest in BUNDLED.values():
+        content = archive.read(f"sklearn_rrr/pretrained/{file}")
+        assert hashlib.sha256(content).hexdigest() == digest
     assert not [name for name in held if name.startswith(("tests", "benchmarks", "examples"))]

@@ -4,11 +4,13 @@ import hashlib
 import os
 import pickle
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from sklearn_rrr import load_backbone, weights
 from sklearn_rrr.backbones import TORCHVISION, make_backbone
@@ -190,6 +192,63 @@ def test_malicious_pickle_is_not_executed(state, tmp_path, monkeypatch, form):
     assert not marker.exists()
     pickle.loads(pickle.dumps(content))  # the attack is real
     assert marker.exists()
+
+
+# --------------------------------------------------------------------------------- bundled
+
+
+@pytest.fixture(params=weights.BUNDLED)
+def bundled(request, tmp_path, monkeypatch):
+    """The name of a backbone, and a copy of its bundled file that stands in for the file."""
+    file, _ = weights.BUNDLED[request.param]
+    copy = Path(shutil.copy(weights.PRETRAINED / file, tmp_path))
+    monkeypatch.setattr(weights, "PRETRAINED", tmp_path)
+    return request.param, copy
+
+
+def test_bundled_weights_are_the_file_in_float32(bundled):
+    name, file = bundled
+    state = load_file(file)
+    backbone, pretrained = load_backbone(name)
+    check_loaded((backbone, pretrained), state)
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert not [key for key in state if key.endswith("num_batches_tracked")]
+    logits = backbone(torch.rand(2, 3, backbone.image_size, backbone.image_size))
+    assert logits.shape == (2, len(state["fc.bias"]))
+    assert logits.isfinite().all()
+
+
+def flip_last_bit(raw):
+    return raw[:-1] + bytes([raw[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [flip_last_bit, lambda raw: raw[:-100], lambda raw: b""])
+def test_damaged_bundled_weights_are_not_used(bundled, damage):
+    name, file = bundled
+    load_backbone(name)
+    file.write_bytes(damage(file.read_bytes()))  # at every load, not only at the first
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    message = rf"{file} have the SHA-256 {digest}, .*not used. Reinstall sklearn_rrr; weights=None"
+    with pytest.raises(ValueError, match=message):
+        load_backbone(name)
+    assert load_backbone(name, weights=None)[1] is False
+
+
+def test_missing_bundled_weights_say_the_cure(bundled):
+    name, file = bundled
+    file.unlink()
+    message = rf"{file} are missing or not readable \(No such .*\). Reinstall sklearn_rrr; weights="
+    with pytest.raises(ValueError, match=message):
+        load_backbone(name)
+
+
+def test_bundled_hash_is_compared_in_full(bundled, monkeypatch):
+    name, file = bundled
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    forged = digest[:-1] + ("1" if digest[-1] == "0" else "0")
+    monkeypatch.setitem(weights.BUNDLED, name, (file.name, forged))
+    with pytest.raises(ValueError, match=f"{digest}, not {forged}"):
+        load_backbone(name)
 
 
 # ------------------------------------------------------------------------------- downloads

@@ -42,8 +42,8 @@ class SyntheticImages(Dataset):
     seed : int, default=0
         Seed of classes and images, 0 or more.
     fonts : str, path, list of path or None, default=None
-        Folder of the fonts for "glyphs", or the files; None takes those that installed packages and the
-        system have, see :func:`sklearn_rrr.synthesis.fonts.find_fonts`.
+        Folder of the fonts for "glyphs", or the files; None takes those that installed
+        packages and the system have, see :func:`sklearn_rrr.synthesis.fonts.find_fonts`.
 
     Attributes
     ----------
