@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/microalbum
+STEPS ?=
 
-.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs clean
+.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs pretrain-synth50 transfer-synth50 clean
 
 help:
 	@echo "make demo         the main job on real digits (3 minutes)"
@@ -14,13 +15,15 @@ help:
 	@echo "make bench-micro  accuracy and speed on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-costs  size and latency of the networks"
 	@echo "make bench-memory memory of fit and predict on 50,000 files"
+	@echo "make pretrain-synth50  the bundled weights anew (an hour; STEPS=50 to try it)"
+	@echo "make transfer-synth50  how well they transfer, by cross-validation, DATA=$(DATA)"
 
 install: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[test,docs,benchmark]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,docs,benchmark,pretraining]"
 	touch $@
 
 demo: install
@@ -47,6 +50,12 @@ bench-costs: install
 
 bench-memory: install
 	$(BIN)/python -m benchmarks.memory
+
+pretrain-synth50: install
+	$(BIN)/python -m pretraining $(if $(STEPS),--steps $(STEPS) --folder build/synth50-$(STEPS))
+
+transfer-synth50: install
+	$(BIN)/python -m pretraining.trials --data $(DATA)
 
 clean:
 	rm -rf $(VENV) build *.egg-info docs/_build

@@ -1,0 +1,1 @@
+"""How the bundled weights of "synth50" are made: drawn images, a recipe, three stages."""
