@@ -4,16 +4,18 @@
 
 DIR holds sets in Meta-Album form: ``<SET>/labels.csv`` with the columns FILE_NAME, CATEGORY
 and SPLIT ("train" or "test"), and ``<SET>/images/``. Nothing is chosen on the test images.
-Where DIR/README.md tabulates an accuracy ``hog`` for the sets, it stands beside ours. A set
-whose row is in the results already is not run again: delete micro.csv to measure other code.
+Each set is fitted with the bundled weights and with random ones, for three seeds. Where
+DIR/README.md tabulates an accuracy ``hog`` for the sets, it stands beside ours. A fit whose
+row is in the results already is not run again: delete micro.csv to measure other code.
 """
 
 import argparse
 import time
-import warnings
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
+from joblib import Parallel, delayed
 
 from sklearn_rrr import RRRNetClassifier
 
@@ -29,6 +31,14 @@ def read_set(folder):
     }
 
 
+def find_sets(data):
+    """Return the folders of the sets, sorted."""
+    folders = sorted(path.parent for path in data.glob("*/labels.csv"))
+    if not folders:
+        raise SystemExit(f"{data} holds no set: no */labels.csv")
+    return folders
+
+
 def read_hog(data):
     """Return {set: accuracy of logistic regression on HOG} from the table in the README."""
     readme = data / "README.md"
@@ -41,18 +51,18 @@ def read_hog(data):
     return {row[0]: float(row[column]) for row in rows if (data / row[0] / "labels.csv").exists()}
 
 
-def measure(folder, seed):
+def measure(folder, seed, weights):
     """Fit the default classifier on one set and return its row."""
     sets = read_set(folder)
     (X, y), (X_test, y_test) = sets["train"], sets["test"]
     start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*no pre-trained weights")
-        clf = RRRNetClassifier(random_state=seed).fit(X, y)
+    initial = None if weights == "None" else weights
+    clf = RRRNetClassifier(weights=initial, random_state=seed).fit(X, y)
     fitted = time.perf_counter()
     accuracy = (clf.predict(X_test) == y_test).mean()
     return {
         "set": folder.name,
+        "weights": weights,
         "seed": seed,
         "classes": len(clf.classes_),
         "n_train": len(X),
@@ -62,48 +72,67 @@ def measure(folder, seed):
     }
 
 
-def write_table(rows, path):
+def write_table(rows, hog, path):
     """Write the means over seeds as a table in Markdown."""
-    means = rows.astype({"seed": int}).groupby("set").mean(numeric_only=True)
-    means.loc["mean"] = means.mean()
-    means["seeds"] = rows.groupby("set").seed.count()
+    both = ["pretrained", "None"]
+    mean = rows.pivot_table("accuracy", "set", "weights").reindex(columns=both)
+    spread = rows.pivot_table("accuracy", "set", "weights", aggfunc="std").reindex(columns=both)
+    ours = rows[rows.weights == "pretrained"].groupby("set")
+    table = (
+        ours[["classes", "n_train"]]
+        .first()
+        .assign(
+            pretrained=mean["pretrained"],
+            random=mean["None"],
+            hog=pd.Series(hog, dtype=float),
+            fit_seconds=ours.fit_seconds.mean(),
+            predict_images_per_s=ours.predict_images_per_s.mean(),
+        )
+    )
+    table["gain"] = table["pretrained"] - table["random"]
+    table["std"] = spread["pretrained"]
+    table.loc["mean"] = table.mean()
     formats = {
-        "classes": "{:.0f}", "n_train": "{:.0f}", "accuracy": "{:.3f}", "hog": "{:.3f}",
-        "fit_seconds": "{:.1f}", "predict_images_per_s": "{:.0f}", "seeds": "{:.0f}",
+        "classes": "{:.0f}", "n_train": "{:.0f}", "pretrained": "{:.3f}", "std": "{:.3f}",
+        "random": "{:.3f}", "gain": "{:+.3f}", "hog": "{:.3f}", "fit_seconds": "{:.1f}",
+        "predict_images_per_s": "{:.0f}",
     }  # fmt: skip
-    columns = [c for c in formats if c in means]
-    lines = ["| set | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, row in means.iterrows():
-        cells = ["" if pd.isna(row[c]) else formats[c].format(row[c]) for c in columns]
+    lines = ["| set | " + " | ".join(formats) + " |", "|---" * (len(formats) + 1) + "|"]
+    for name, row in table.iterrows():
+        cells = ["" if pd.isna(row[c]) else form.format(row[c]) for c, form in formats.items()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    path.write_text("\n".join(lines) + "\n")
+    counts = rows.groupby("weights").seed.nunique()
+    seeds = ", ".join(f"{n} seeds with weights {weights}" for weights, n in counts.items())
+    note = f"Test accuracy: {seeds}; std over seeds. {rows.jobs.max():.0f} fit(s) at a time."
+    path.write_text("\n".join(lines) + f"\n\n{note}\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of data sets")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--weights", nargs="*", default=["pretrained", "None"])
+    parser.add_argument("--jobs", type=int, default=1, help="fits at a time")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
     arguments = parser.parse_args()
-    folders = sorted(path.parent for path in arguments.data.glob("*/labels.csv"))
-    if not folders:
-        parser.error(f"{arguments.data} holds no set: no */labels.csv")
+    folders = find_sets(arguments.data)
     arguments.results.mkdir(exist_ok=True)
     file = arguments.results / "micro.csv"
-    rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["set", "seed"])
-    done = set(zip(rows.set, rows.seed, strict=True))
-    hog = read_hog(arguments.data)
-    for seed in range(arguments.seeds):
-        for folder in folders:
-            if (folder.name, seed) in done:
-                continue
-            row = measure(folder, seed)
-            if folder.name in hog:
-                row["hog"] = hog[folder.name]
-            rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
-            rows.to_csv(file, index=False)
-            print(f"{folder.name:20} {row['accuracy']:.3f}  {row['fit_seconds']:.0f} s", flush=True)
-    write_table(rows, arguments.results / "micro.md")
+    rows = pd.DataFrame(columns=["set", "weights", "seed"])
+    if file.exists():
+        rows = pd.read_csv(file, keep_default_na=False)
+    done = set(zip(rows.set, rows.weights, rows.seed, strict=True))
+    jobs = [
+        delayed(measure)(folder, seed, weights)
+        for weights, seed, folder in product(arguments.weights, arguments.seeds, folders)
+        if (folder.name, weights, seed) not in done
+    ]
+    for row in Parallel(arguments.jobs, return_as="generator")(jobs):
+        row["jobs"] = arguments.jobs
+        rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
+        rows.to_csv(file, index=False)
+        print("{set:20} {weights:10} {accuracy:.3f}  {fit_seconds:.0f} s".format(**row), flush=True)
+    write_table(rows, read_hog(arguments.data), arguments.results / "micro.md")
     print((arguments.results / "micro.md").read_text())
 
 

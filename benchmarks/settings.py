@@ -1,0 +1,142 @@
+"""Choose the default settings for synth50 by cross-validation, in training halves only.
+
+    python -m benchmarks.settings --data DIR
+
+DIR as in benchmarks.micro; the test images are not read. Each candidate is BASE with
+some parameters changed. A row that is in the results already is not run again.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.model_selection import StratifiedKFold
+
+from benchmarks.micro import RESULTS, find_sets, read_set
+from sklearn_rrr import RRRNetClassifier
+
+BASE = {
+    "trainable": "all",
+    "split": "aligned",
+    "head_init": "ridge",
+    "learning_rate": 5e-4,
+    "stump_lr_factor": 0.3,
+    "lr_schedule": "cosine",
+    "augmentation": "paper",
+    "steps": 500,
+}
+PAPER = {
+    "trainable": "all",
+    "split": "paper",
+    "head_init": "random",
+    "learning_rate": 1e-3,
+    "stump_lr_factor": 1.0,
+    "lr_schedule": "constant",
+    "augmentation": "paper",
+}
+CHANGES = {
+    "base": {},
+    "random head": {"head_init": "random"},
+    "rate 1e-3": {"learning_rate": 1e-3},
+    "rate 2e-4": {"learning_rate": 2e-4},
+    "constant rate 1e-3, stump 1, random head": {
+        "head_init": "random",
+        "learning_rate": 1e-3,
+        "stump_lr_factor": 1.0,
+        "lr_schedule": "constant",
+    },
+    "stump 1": {"stump_lr_factor": 1.0},
+    "stump .1": {"stump_lr_factor": 0.1},
+    "branches only": {"trainable": "branches"},
+    "head only": {"trainable": "head"},
+    "paper split": {"split": "paper"},
+    "1 branch": {"n_branches": 1},
+    "4 branches": {"n_branches": 4},
+    "split at conv5_x": {"split_at": "conv5_x"},
+    "no augmentation": {"augmentation": None},
+    "geometric augmentation": {"augmentation": "geometric"},
+    "geometric augmentation, 1000 steps": {"augmentation": "geometric", "steps": 1000},
+    "geometric augmentation, rate 1e-3, 1000 steps": {
+        "augmentation": "geometric",
+        "steps": 1000,
+        "learning_rate": 1e-3,
+    },
+    "1000 steps": {"steps": 1000},
+    "96 pixels": {"image_size": 96},
+    "geometric augmentation, 1 branch": {"augmentation": "geometric", "n_branches": 1},
+    "geometric augmentation, rate 1e-3": {"augmentation": "geometric", "learning_rate": 1e-3},
+    "geometric augmentation, rate 2e-3": {"augmentation": "geometric", "learning_rate": 2e-3},
+    "geometric augmentation, rate 1e-3, stump 1": {
+        "augmentation": "geometric",
+        "learning_rate": 1e-3,
+        "stump_lr_factor": 1.0,
+    },
+    "geometric augmentation, rate 3e-3, stump 1, 1000 steps": {
+        "augmentation": "geometric",
+        "learning_rate": 3e-3,
+        "stump_lr_factor": 1.0,
+        "steps": 1000,
+    },
+}
+CANDIDATES = {name: BASE | changes for name, changes in CHANGES.items()}
+CANDIDATES["random weights, as published"] = {"weights": None, "steps": 1000} | PAPER
+CANDIDATES["random weights, geometric"] = (
+    {"weights": None, "steps": 1000} | PAPER | {"augmentation": "geometric"}
+)
+
+
+def measure(name, folder, n_folds, seed):
+    """Cross-validate a candidate on the training half of a set; return its row."""
+    paths, labels = read_set(folder)["train"]
+    start, hits = time.perf_counter(), 0
+    folds = StratifiedKFold(2, shuffle=True, random_state=seed).split(paths, labels)
+    parameters = dict(CANDIDATES[name])
+    if "steps" in parameters:
+        parameters["max_epochs"] = round(parameters.pop("steps") * 32 / (len(paths) / 2))
+    for (train, test), _ in zip(folds, range(n_folds), strict=False):
+        clf = RRRNetClassifier(random_state=seed, **parameters)
+        clf.fit([paths[i] for i in train], labels[train])
+        hits += (clf.predict([paths[i] for i in test]) == labels[test]).mean()
+    seconds = (time.perf_counter() - start) / n_folds
+    return {
+        "candidate": name,
+        "parameters": json.dumps(CANDIDATES[name]),
+        "set": folder.name,
+        "accuracy": hits / n_folds,
+        "fit_seconds": seconds,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of data sets")
+    parser.add_argument("--candidates", nargs="*", default=list(CANDIDATES), choices=CANDIDATES)
+    parser.add_argument("--sets", nargs="*", help="names of the sets; all of them if not given")
+    parser.add_argument("--folds", type=int, default=1, choices=(1, 2), help="of two halves")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="fits at a time")
+    parser.add_argument("--results", type=Path, default=RESULTS / "settings.csv")
+    options = parser.parse_args()
+    rows = pd.read_csv(options.results).to_dict("records") if options.results.exists() else []
+    done = {(row["candidate"], row["set"]) for row in rows}
+    for row in rows:
+        if row["parameters"] != json.dumps(CANDIDATES.get(row["candidate"])):
+            raise SystemExit(f"{options.results} holds another {row['candidate']!r}; remove it.")
+    jobs = [
+        delayed(measure)(name, folder, options.folds, 0)
+        for name in options.candidates
+        for folder in find_sets(options.data)
+        if (not options.sets or folder.name in options.sets) and (name, folder.name) not in done
+    ]
+    for row in Parallel(options.jobs, return_as="generator")(jobs):
+        rows.append(row)
+        pd.DataFrame(rows).to_csv(options.results, index=False)
+    table = pd.DataFrame(rows).groupby("candidate", sort=False).mean(numeric_only=True)
+    print(table.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
