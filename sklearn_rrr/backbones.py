@@ -72,8 +72,8 @@ class FineTuning:
         check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
 
     def from_scratch(self):
-        """Return the settings for random weights: the paper's, but everything learns."""
-        return FineTuning(trainable="all", steps=self.steps)
+        """Return the settings for random weights: everything learns, in twice the steps."""
+        return FineTuning(trainable="all", augmentation=self.augmentation, steps=2 * self.steps)
 
 
 class Backbone(nn.Module):
@@ -277,7 +277,6 @@ def _synth50():
             augmentation="geometric",
             steps=500,
             learning_rate=1e-3,
-            stump_lr_factor=0.3,
             lr_schedule="cosine",
         ),
     )

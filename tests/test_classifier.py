@@ -145,7 +145,9 @@ def test_auto_is_what_the_backbone_recommends(small, digits):
         "shear",
     }
     scratch = small(backbone="tiny_tuned", **settings | {"weights": None})
-    assert scratch.fit(*digits).fine_tuning_ == FineTuning("all", steps=30)
+    assert scratch.fit(*digits).fine_tuning_ == FineTuning(
+        "all", augmentation="geometric", steps=60
+    )
     own = clf.set_params(trainable="branches", learning_rate=0.01, max_epochs=2).fit(*digits)
     assert own.trainable_ == "branches"
     assert own.history_.learning_rate.tolist() == pytest.approx([0.01, 0.005])
@@ -169,7 +171,9 @@ def test_stump_learns_at_its_own_rate(small, digits):
 def test_pretrained_synth50_starts_from_the_bundled_weights(small, digits):
     backbone, _ = load_backbone("synth50")
     clf = small(backbone="synth50", weights="pretrained", image_size=16, max_epochs=1)
-    assert clf.fit(*digits).trainable_ == "branches"
+    assert clf.fit(*digits).trainable_ == "all"
+    assert not torch.equal(clf.module_.stump[0].weight, backbone.conv1.weight)
+    clf.set_params(trainable="branches").fit(*digits)
     assert torch.equal(clf.module_.stump[0].weight, backbone.conv1.weight)
 
 
@@ -216,7 +220,11 @@ def test_the_papers_epochs():
         ("learning_rate", "fast", r"`learning_rate` must be .*; got 'fast'. Or use \"auto\"."),
         ("stump_lr_factor", 2.0, r"`stump_lr_factor` must be a number in \(0, 1\]; got 2.0"),
         ("ema_epochs", 1.5, r"`ema_epochs` must be a number in \[0, 1\]; got 1.5"),
-        ("augmentation", "mixup", "`augmentation` must be one of 'auto', 'paper', 'geometric', None; got"),
+        (
+            "augmentation",
+            "mixup",
+            "`augmentation` must be one of 'auto', 'paper', 'geometric', None; got",
+        ),
         ("validation_fraction", 1, "`validation_fraction` must be a number in"),
         ("early_stopping", True, "`early_stopping`=True needs validation data"),  # fault 49
         ("image_size", 4, r"`image_size` must be an int in \[8, 4096\]; got 4"),
