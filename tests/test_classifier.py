@@ -411,4 +411,4 @@ def test_default_settings_read_digits():
         data.images / 16, data.target, test_size=0.5, stratify=data.target, random_state=0
     )
     clf = RRRNetClassifier(random_state=0).fit(split[0], split[2])
-    assert clf.score(split[1], split[3]) >= 0.97
+    assert clf.score(split[1], split[3]) >= 0.985
