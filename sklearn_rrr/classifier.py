@@ -149,8 +149,9 @@ class RRRNetClassifier(BaseImageClassifier):
     Notes
     -----
     "auto" takes what suits the backbone: the paper's settings for torchvision's, others for
-    "synth50", and for random weights the paper's rate with everything trainable. They are
-    listed in the user guide; :class:`~sklearn_rrr.backbones.FineTuning` holds them.
+    "synth50"; with random weights everything learns, at the paper's rate, in twice the
+    backbone's steps. They are listed in the user guide;
+    :class:`~sklearn_rrr.backbones.FineTuning` holds them.
 
     References
     ----------
@@ -159,7 +160,6 @@ class RRRNetClassifier(BaseImageClassifier):
 
     Examples
     --------
-    >>> import warnings
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)

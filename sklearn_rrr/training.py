@@ -117,6 +117,21 @@ def explained_memory(batch_size):
         ) from error
 
 
+@contextmanager
+def averaging_norms(module):
+    """Let the norms in training mode forget their statistics and take means over batches."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 # --------------------------------------------------------------------------------- loss
 
 
@@ -252,11 +267,20 @@ class BranchNet(NeuralNet):
             self.start_heads(images)
 
     def start_heads(self, images):
-        """Start the heads as ridge regressions on the features of one pass."""
+        """Start the heads as ridge regressions on the features of one pass.
+
+        In it the norms that learn take the statistics of the images, so that the network
+        can predict before its first step.
+        """
         sampler = EpochBatches(len(images), self.settings.batch_size, self.settings.seed + 2)
         self.module_.train()
         heads = RidgeHeads(self.module_.n_classes)
-        with explained_memory(self.settings.batch_size), torch.no_grad(), self.autocast():
+        with (
+            averaging_norms(self.module_),
+            explained_memory(self.settings.batch_size),
+            torch.no_grad(),
+            self.autocast(),
+        ):
             for batch, targets in load_batches(images, sampler):
                 stump = self.module_.forward_features(self.prepare(batch, training=False))
                 heads.update(self.module_.pool_branches(stump), *targets)

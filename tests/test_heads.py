@@ -84,3 +84,16 @@ def test_partial_fit_starts_them_once(small, digits):
     assert clf.score(X, y) > 0.5
     clf.partial_fit(X[y < 2], y[y < 2])
     torch.testing.assert_close(clf.module_.head.weight, start)
+
+
+def test_network_predicts_before_its_first_step(small, digits):
+    """Norms follow the images in the pass that starts the heads, as they do in predict."""
+    X, y = digits
+    settings = {"head_init": "ridge", "trainable": "all", "learning_rate": 1e-12}
+    clf = small(
+        max_epochs=1, weight_decay=0.0, backbone="synth50", weights="pretrained", **settings
+    )
+    clf.set_params(image_size=32).fit(X, y)
+    assert clf.score(X, y) > 0.9
+    norms = [m for m in clf.module_.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.1}

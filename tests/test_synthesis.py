@@ -158,7 +158,11 @@ def test_other_seeds_draw_other_images(all_images, few_fonts):
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"classes": {"photos": 3}}, ValueError, "`classes` must be one of 'contours', .*'photos'"),
+        (
+            {"classes": {"photos": 3}},
+            ValueError,
+            "`classes` must be one of 'contours', .*'photos'. They are",
+        ),
         ({"classes": {"leaves": 0}}, ValueError, r"`classes\['leaves'\]` must be .* 1; got 0"),
         ({"classes": {"leaves": 1.5}}, TypeError, r"`classes\['leaves'\]` must be an int"),
         ({"classes": {"glyphs": None}}, TypeError, r"`classes\['glyphs'\]` must be an int"),

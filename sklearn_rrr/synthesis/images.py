@@ -43,7 +43,7 @@ class SyntheticImages(Dataset):
         Seed of classes and images, 0 or more.
     fonts : str, path, list of path or None, default=None
         Folder of the fonts for "glyphs", or the files; None takes those that installed
-        packages and the system have, see :func:`sklearn_rrr.synthesis.fonts.find_fonts`.
+        packages and the system have, see :func:`sklearn_rrr.synthesis.find_fonts`.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class SyntheticImages(Dataset):
                 f"{classes!r}. Use for example {{'fractals': 100}}."
             )
         for name, n_classes in classes.items():
-            check_choice("classes", name, tuple(SOURCES))
+            check_choice("classes", name, tuple(SOURCES), "They are the keys of a dict.")
             check_int(f"classes[{name!r}]", n_classes, 1)
         if not classes:
             raise ValueError("`classes` names no source; use for example {'fractals': 100}.")
