@@ -2,8 +2,9 @@
 
     python -m benchmarks.settings --data DIR
 
-DIR as in benchmarks.micro; the test images are not read. Each candidate is BASE with
-some parameters changed. A row that is in the results already is not run again.
+DIR as in benchmarks.micro; the test images are not read. Each candidate
+is a dict of parameters. A row that is in the results already, of the same bundled weights, is
+not run again.
 """
 
 import argparse
@@ -18,7 +19,18 @@ from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.micro import RESULTS, find_sets, read_set
 from sklearn_rrr import RRRNetClassifier
+from sklearn_rrr.weights import BUNDLED
 
+PAPER = {
+    "trainable": "all",
+    "split": "paper",
+    "head_init": "random",
+    "learning_rate": 1e-3,
+    "stump_lr_factor": 1.0,
+    "lr_schedule": "constant",
+    "augmentation": "paper",
+}
+# The first round began here.
 BASE = {
     "trainable": "all",
     "split": "aligned",
@@ -29,64 +41,38 @@ BASE = {
     "augmentation": "paper",
     "steps": 500,
 }
-PAPER = {
-    "trainable": "all",
-    "split": "paper",
-    "head_init": "random",
-    "learning_rate": 1e-3,
-    "stump_lr_factor": 1.0,
-    "lr_schedule": "constant",
-    "augmentation": "paper",
+GEOMETRIC = BASE | {"augmentation": "geometric"}
+# What it ended in: the second round began here.
+SECOND = GEOMETRIC | {"learning_rate": 1e-3, "stump_lr_factor": 1.0, "steps": 1000}
+DEFAULT = SECOND | {"image_size": 96, "steps": 500}
+CANDIDATES = {
+    "random weights, as published": {"weights": None, "steps": 1000} | PAPER,
+    "random weights, geometric": {"weights": None, "steps": 1000}
+    | PAPER
+    | {"augmentation": "geometric"},
+    "base": BASE,
+    "branches only": BASE | {"trainable": "branches"},
+    "geometric augmentation": GEOMETRIC,
+    "geometric augmentation, rate 1e-3": GEOMETRIC | {"learning_rate": 1e-3},
+    "geometric augmentation, rate 2e-3": GEOMETRIC | {"learning_rate": 2e-3},
+    "geometric augmentation, rate 1e-3, 1000 steps": GEOMETRIC
+    | {"steps": 1000, "learning_rate": 1e-3},
+    "geometric augmentation, rate 1e-3, stump 1": GEOMETRIC
+    | {"learning_rate": 1e-3, "stump_lr_factor": 1.0},
+    "64 pixels, 1000 steps": SECOND | {"image_size": 64},
+    "default": DEFAULT,
+    "default, rate 5e-4": DEFAULT | {"learning_rate": 5e-4},
+    "default, rate 2e-3": DEFAULT | {"learning_rate": 2e-3},
+    "default, stump .3": DEFAULT | {"stump_lr_factor": 0.3},
+    "default, random head": DEFAULT | {"head_init": "random"},
+    "default, paper split": DEFAULT | {"split": "paper"},
+    "default, 1 branch": DEFAULT | {"n_branches": 1},
+    "default, 4 branches": DEFAULT | {"n_branches": 4},
+    "default, branches only": DEFAULT | {"trainable": "branches"},
+    "default, paper augmentation": DEFAULT | {"augmentation": "paper"},
+    "default, no augmentation": DEFAULT | {"augmentation": None},
 }
-CHANGES = {
-    "base": {},
-    "random head": {"head_init": "random"},
-    "rate 1e-3": {"learning_rate": 1e-3},
-    "rate 2e-4": {"learning_rate": 2e-4},
-    "constant rate 1e-3, stump 1, random head": {
-        "head_init": "random",
-        "learning_rate": 1e-3,
-        "stump_lr_factor": 1.0,
-        "lr_schedule": "constant",
-    },
-    "stump 1": {"stump_lr_factor": 1.0},
-    "stump .1": {"stump_lr_factor": 0.1},
-    "branches only": {"trainable": "branches"},
-    "head only": {"trainable": "head"},
-    "paper split": {"split": "paper"},
-    "1 branch": {"n_branches": 1},
-    "4 branches": {"n_branches": 4},
-    "split at conv5_x": {"split_at": "conv5_x"},
-    "no augmentation": {"augmentation": None},
-    "geometric augmentation": {"augmentation": "geometric"},
-    "geometric augmentation, 1000 steps": {"augmentation": "geometric", "steps": 1000},
-    "geometric augmentation, rate 1e-3, 1000 steps": {
-        "augmentation": "geometric",
-        "steps": 1000,
-        "learning_rate": 1e-3,
-    },
-    "1000 steps": {"steps": 1000},
-    "96 pixels": {"image_size": 96},
-    "geometric augmentation, 1 branch": {"augmentation": "geometric", "n_branches": 1},
-    "geometric augmentation, rate 1e-3": {"augmentation": "geometric", "learning_rate": 1e-3},
-    "geometric augmentation, rate 2e-3": {"augmentation": "geometric", "learning_rate": 2e-3},
-    "geometric augmentation, rate 1e-3, stump 1": {
-        "augmentation": "geometric",
-        "learning_rate": 1e-3,
-        "stump_lr_factor": 1.0,
-    },
-    "geometric augmentation, rate 3e-3, stump 1, 1000 steps": {
-        "augmentation": "geometric",
-        "learning_rate": 3e-3,
-        "stump_lr_factor": 1.0,
-        "steps": 1000,
-    },
-}
-CANDIDATES = {name: BASE | changes for name, changes in CHANGES.items()}
-CANDIDATES["random weights, as published"] = {"weights": None, "steps": 1000} | PAPER
-CANDIDATES["random weights, geometric"] = (
-    {"weights": None, "steps": 1000} | PAPER | {"augmentation": "geometric"}
-)
+BUNDLED_HASH = BUNDLED["synth50"][1][:8]
 
 
 def measure(name, folder, n_folds, seed):
@@ -104,6 +90,7 @@ def measure(name, folder, n_folds, seed):
     seconds = (time.perf_counter() - start) / n_folds
     return {
         "candidate": name,
+        "bundled": BUNDLED_HASH,
         "parameters": json.dumps(CANDIDATES[name]),
         "set": folder.name,
         "accuracy": hits / n_folds,
@@ -121,9 +108,10 @@ def main():
     parser.add_argument("--results", type=Path, default=RESULTS / "settings.csv")
     options = parser.parse_args()
     rows = pd.read_csv(options.results).to_dict("records") if options.results.exists() else []
-    done = {(row["candidate"], row["set"]) for row in rows}
-    for row in rows:
-        if row["parameters"] != json.dumps(CANDIDATES.get(row["candidate"])):
+    current = [row for row in rows if row["bundled"] == BUNDLED_HASH]
+    done = {(row["candidate"], row["set"]) for row in current}
+    for row in current:
+        if json.loads(row["parameters"]) != CANDIDATES.get(row["candidate"]):
             raise SystemExit(f"{options.results} holds another {row['candidate']!r}; remove it.")
     jobs = [
         delayed(measure)(name, folder, options.folds, 0)
@@ -134,7 +122,8 @@ def main():
     for row in Parallel(options.jobs, return_as="generator")(jobs):
         rows.append(row)
         pd.DataFrame(rows).to_csv(options.results, index=False)
-    table = pd.DataFrame(rows).groupby("candidate", sort=False).mean(numeric_only=True)
+    table = pd.DataFrame(rows).groupby(["bundled", "candidate"], sort=False)
+    table = table.mean(numeric_only=True)
     print(table.round(3).to_string())
 
 

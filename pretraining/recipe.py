@@ -27,17 +27,17 @@ class Recipe:
     planes : tuple of 4 int or None
         Planes of each phase; None takes those of the registered synth50.
     whole_from : float
-        Share of the steps in which only the first block of each phase runs, the network
-        that RRR-Net reuses by default. The other blocks join then; they start as identities.
-    whole_share : float
-        Share of the steps after that in which all blocks run.
+        Share of the steps in which only the first block of each phase runs and learns, the
+        network that RRR-Net reuses by default. The other blocks join then, as identities,
+        and learn alone: what came before them stays as it is.
     objective : {"classes", "pairs", "both"}
         Cross-entropy over classes; the supervised contrastive loss (Khosla et al. 2020,
         Eq. (2)) over pairs of a class; or their sum.
     temperature : float
         Of the contrastive loss.
     steps, batch_size, learning_rate, weight_decay, label_smoothing
-        AdamW, with the rate up over a twentieth of the steps and down along a cosine.
+        AdamW; for the first blocks, and anew for the others, the rate goes up over a
+        twentieth of the steps and down along a cosine.
     precision : {"fp32", "bf16"}
         Arithmetic of the products; bf16 is slow where the hardware lacks it.
     seed : int
@@ -53,14 +53,13 @@ class Recipe:
             "spectra": 200,
         }
     )
-    per_class: int = 84
+    per_class: int = 140
     size: int = 64
     planes: tuple | None = None
-    whole_from: float = 0.75
-    whole_share: float = 0.5
+    whole_from: float = 0.92
     objective: str = "classes"
     temperature: float = 0.1
-    steps: int = 12_000
+    steps: int = 16_000
     batch_size: int = 256
     learning_rate: float = 3e-3
     weight_decay: float = 0.05

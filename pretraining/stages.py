@@ -116,10 +116,12 @@ def schedule(t):
     return t / 0.05 if t < 0.05 else (1 + math.cos(math.pi * (t - 0.05) / 0.95)) / 2
 
 
-def runs_whole(recipe, step):
-    """Tell whether all blocks run in a step, or only the first of each phase."""
-    chance = np.random.default_rng((recipe.seed, 3, step)).random()
-    return step >= recipe.whole_from * recipe.steps and chance < recipe.whole_share
+def place(recipe, step):
+    """Return whether only first blocks run in a step, and how far their schedule is, (0, 1]."""
+    joined = round(recipe.whole_from * recipe.steps)
+    if step < joined:
+        return True, (step + 1) / joined
+    return False, (step + 1 - joined) / (recipe.steps - joined)
 
 
 def extract_features(network, x, reduced):
@@ -191,9 +193,11 @@ class Pretraining:
         """Train one step; return its loss and the share of correct classes."""
         recipe = self.recipe
         x, labels = self.load(self.step)
-        reduced = not runs_whole(recipe, self.step)
+        reduced, t = place(recipe, self.step)
+        for part in self._first_parts():
+            part.requires_grad_(reduced).train(reduced)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * schedule((self.step + 1) / recipe.steps)
+            group["lr"] = recipe.learning_rate * schedule(t)
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             features = extract_features(self.network, x, reduced)
@@ -204,6 +208,10 @@ class Pretraining:
         self.optimizer.step()
         self.step += 1
         return loss.item(), (logits.argmax(1) == labels).float().mean().item()
+
+    def _first_parts(self):
+        """Return what the reduced network consists of, up to its pooled features."""
+        return self.network.stem, *(phase[0] for phase in self.network.phases)
 
     @property
     def _contrasts(self):
@@ -252,29 +260,10 @@ def train(recipe, images, folder, device="cpu"):
             temporary = checkpoint.with_suffix(".part")
             torch.save(run.state_dict(), temporary)
             os.replace(temporary, checkpoint)
-    settle_norms(run)
-    return run.network
+    return run.network.eval()
 
 
 # --------------------------------------------------------------------------------- export
-
-
-def settle_norms(run, n_batches=20):
-    """Replace the norms' running statistics by those of the whole network, in place.
-
-    While training they followed the reduced network and the whole one in turn.
-    """
-    norms = [m for m in run.network.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-    run.network.train()
-    with torch.no_grad():
-        for step in range(n_batches):
-            run.network(run.load(step)[0])
-    for norm in norms:
-        norm.momentum = 0.1
-    run.network.eval()
 
 
 def export(network, path):

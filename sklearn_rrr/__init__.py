@@ -1,20 +1,35 @@
-"""Compact image classifiers from pre-trained networks, behind scikit-learn's API."""
+"""Compact image classifiers from pre-trained networks, behind scikit-learn's API.
+
+A public name is imported when it is first used, so that `OnnxClassifier` needs no torch.
+"""
+
+from importlib import import_module as _import_module
 
 from sklearn_rrr._version import __version__ as __version__
-from sklearn_rrr.backbones import list_backbones, register_backbone
-from sklearn_rrr.classifier import RRRNetClassifier
-from sklearn_rrr.costs import cost_report, count_macs, count_parameters, measure_latency
-from sklearn_rrr.images import load_image_folder
-from sklearn_rrr.weights import load_backbone
 
-__all__ = [
-    "RRRNetClassifier",
-    "cost_report",
-    "count_macs",
-    "count_parameters",
-    "list_backbones",
-    "load_backbone",
-    "load_image_folder",
-    "measure_latency",
-    "register_backbone",
-]
+_HOMES = {
+    "OnnxClassifier": "onnx_classifier",
+    "RRRNetClassifier": "classifier",
+    "cost_report": "costs",
+    "count_macs": "costs",
+    "count_parameters": "costs",
+    "export_onnx": "persistence",
+    "list_backbones": "backbones",
+    "load": "persistence",
+    "load_backbone": "weights",
+    "load_image_folder": "images",
+    "measure_latency": "costs",
+    "register_backbone": "backbones",
+    "save": "persistence",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__():
+    return [*globals(), *__all__]

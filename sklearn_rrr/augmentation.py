@@ -105,22 +105,22 @@ def _uniform(x, low, high, generator, channels=1):
     return torch.rand(shape, generator=generator, device=x.device) * (high - low) + low
 
 
+def _rows(names, group, device):
+    """Return, for each transformation of a group, which images it is for: masks (B,)."""
+    return [torch.tensor([name == one for name in names], device=device) for one in group]
+
+
 def _geometric(x, names, generator):
     unit = _uniform(x, -1, 1, generator, channels=2)[..., 0, 0]  # (B, 2) in [-1, 1]
     maps = torch.eye(2, 3, device=x.device).repeat(len(x), 1, 1)
-    for i, name in enumerate(names):
-        u, v = unit[i]
-        if name == "rotation":
-            angle = u * math.radians(15)
-            maps[i, 0, :2] = torch.stack([angle.cos(), -angle.sin()])
-            maps[i, 1, :2] = torch.stack([angle.sin(), angle.cos()])
-        elif name == "translation":  # the image spans 2 units
-            maps[i, :, 2] = unit[i] * 0.2
-        elif name == "scaling":
-            maps[i, :, :2] *= 1 + 0.1 * u
-        else:
-            maps[i, 0, 1] = torch.tan(u * math.radians(10))
-            maps[i, 1, 0] = torch.tan(v * math.radians(10))
+    rotated, moved, scaled, sheared = _rows(names, GEOMETRIC, x.device)
+    u, shear = unit[:, 0], torch.tan(unit * math.radians(10))
+    cos, sin = torch.cos(u * math.radians(15)), torch.sin(u * math.radians(15))
+    rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    maps[rotated, :, :2] = rotation[rotated]
+    maps[moved, :, 2] = unit[moved] * 0.2  # the image spans 2 units
+    maps[scaled, :, :2] *= (1 + 0.1 * u[scaled])[:, None, None]
+    maps[sheared, 0, 1], maps[sheared, 1, 0] = shear[sheared].T
     grid = F.affine_grid(maps, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False).clamp(0, 1)
 
@@ -131,13 +131,10 @@ def _colour(x, names, generator):
     contrast = _uniform(x, 0.8, 1.2, generator)
     brightness = _uniform(x, -0.2, 0.2, generator)
     colours = _uniform(x, -15 / 255, 15 / 255, generator, channels=3)
-    for i, name in enumerate(names):
-        if name == "inversion":
-            gain[i], shift[i] = -1, 1
-        elif name == "colour_shift":
-            shift[i] = colours[i]
-        else:
-            gain[i], shift[i] = contrast[i], brightness[i]
+    brightened, shifted, inverted = _rows(names, COLOUR, x.device)
+    gain[inverted], shift[inverted] = -1, 1
+    shift[shifted] = colours[shifted]
+    gain[brightened], shift[brightened] = contrast[brightened], brightness[brightened]
     return (x * gain + shift).clamp(0, 1)
 
 

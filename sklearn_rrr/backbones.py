@@ -72,8 +72,8 @@ class FineTuning:
         check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
 
     def from_scratch(self):
-        """Return the settings for random weights: everything learns, in twice the steps."""
-        return FineTuning(trainable="all", augmentation=self.augmentation, steps=2 * self.steps)
+        """Return the settings for random weights: everything learns, at the paper's rate."""
+        return FineTuning(trainable="all", augmentation=self.augmentation, steps=self.steps)
 
 
 class Backbone(nn.Module):
@@ -267,8 +267,8 @@ def _synth50():
         "synth50",
         Bottleneck,
         (3, 4, 6, 3),
-        planes=(16, 32, 64, 128),
-        image_size=64,
+        planes=(32, 64, 96, 192),
+        image_size=96,
         # Chosen by cross-validation, see docs/synth50.rst.
         fine_tuning=FineTuning(
             trainable="all",
@@ -314,4 +314,6 @@ def make_backbone(name):
     """
     if not isinstance(name, str) or name not in _REGISTRY:
         raise ValueError(f"`backbone` must be one of {', '.join(list_backbones())}; got {name!r}.")
-    return _REGISTRY[name]()
+    backbone = _REGISTRY[name]()
+    backbone.name = name  # by which it is made again
+    return backbone

@@ -36,6 +36,7 @@ from sklearn_rrr.images import (
     make_source,
     sort_input,
 )
+from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
 from sklearn_rrr.network import average_probabilities
 from sklearn_rrr.training import (
@@ -219,7 +220,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
 
     def _forget(self):
         """Drop an earlier fit, so that a failed one leaves nothing half-fitted."""
-        for name in ("module_", "_net", "_settings_used", "history_"):
+        for name in ("module_", "_net", "_folded", "_settings_used", "history_"):
             self.__dict__.pop(name, None)
 
     def __sklearn_is_fitted__(self):
@@ -343,6 +344,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
 
     def _finish(self, module, settings):
         self.module_, self._settings_used = module.eval(), settings
+        self.__dict__.pop("_folded", None)
         self.n_parameters_ = count_parameters(module)
         columns = ("epoch", "dur", "learning_rate", "train_loss", "valid_loss", "valid_acc")
         rows = [{c: row[c] for c in columns if c in row} for row in self._net.history]
@@ -387,7 +389,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         """Yield the branches' logits (B, M, K), on the CPU, batch by batch."""
         source = self._read(X, reset=False)
         device = self._prediction_device()
-        self.module_.to(device)
+        network = self._fold(device)
         bad, size = [], prediction_batch(device)
         for start in range(0, len(source), size):
             index = np.arange(start, min(start + size, len(source)))
@@ -398,12 +400,18 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
                 continue
             if not bad:
                 with explained_memory(size):
-                    logits = self._forward(images, device)
+                    logits = self._forward(network, images, device)
                 yield logits
         if bad:
             raise BadImages(bad, len(source))
 
-    def _forward(self, images, device):
+    def _fold(self, device):
+        """Return the network with folded norms on a device; it is kept for the next time."""
+        if not hasattr(self, "_folded") or self._folded[0] != device:
+            self._folded = device, fold_norms(self.module_).to(device)
+        return self._folded[1]
+
+    def _forward(self, network, images, device):
         """Return the logits (B, M, K) of one batch, on the CPU."""
         n_images = len(images)
         if n_images % 2:  # see prediction_batch
@@ -411,7 +419,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         images = images.to(device).contiguous(memory_format=torch.channels_last)
         bf16 = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return self.module_(images)[:n_images].float().cpu()
+            return network(images)[:n_images].float().cpu()
 
     # ------------------------------------------------------------------- persistence
 
@@ -434,6 +442,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
     def __getstate__(self):
         state = super().__getstate__().copy()
         state.pop("_net", None)  # optimiser and callbacks
+        state.pop("_folded", None)
         if "module_" in state:
             state["module_"] = copy.deepcopy(self.module_).cpu()
         return {**state, "_version": __version__}

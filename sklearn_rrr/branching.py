@@ -38,14 +38,15 @@ class BranchConv2d(nn.Conv2d):
         shared = x.shape[1] * self.n_branches == self.in_channels
         groups = self.groups // self.n_branches
         if self.form == "grouped":
-            return self._convolve(x, self.weight, groups if shared else self.groups)
+            return self._convolve(x, self.weight, self.bias, groups if shared else self.groups)
         inputs = [x] * self.n_branches if shared else x.chunk(self.n_branches, 1)
         weights = self.weight.chunk(self.n_branches)
-        pairs = zip(inputs, weights, strict=True)
-        return torch.cat([self._convolve(x, weight, groups) for x, weight in pairs], 1)
+        biases = [None] * self.n_branches if self.bias is None else self.bias.chunk(self.n_branches)
+        parts = zip(inputs, weights, biases, strict=True)
+        return torch.cat([self._convolve(*part, groups) for part in parts], 1)
 
-    def _convolve(self, x, weight, groups):
-        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, groups)
+    def _convolve(self, x, weight, bias, groups):
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
 
 
 class BranchLinear(nn.Module):

@@ -149,9 +149,9 @@ class RRRNetClassifier(BaseImageClassifier):
     Notes
     -----
     "auto" takes what suits the backbone: the paper's settings for torchvision's, others for
-    "synth50"; with random weights everything learns, at the paper's rate, in twice the
-    backbone's steps. They are listed in the user guide;
-    :class:`~sklearn_rrr.backbones.FineTuning` holds them.
+    "synth50"; with random weights everything learns, at the paper's rate, in the backbone's
+    steps. They are listed in the user guide; :class:`~sklearn_rrr.backbones.FineTuning`
+    holds them.
 
     References
     ----------

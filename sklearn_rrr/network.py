@@ -59,6 +59,9 @@ class RRRNet(nn.Module):
 
     Attributes
     ----------
+    backbone_name : str
+    arguments : dict
+        Those that make a network of this shape again, with other weights.
     blocks : tuple of 4 int
     width_offset : int
     branch_planes : tuple of int
@@ -97,6 +100,15 @@ class RRRNet(nn.Module):
         self.width_offset, self.branch_planes = fit_widths(
             backbone, self.blocks, n_branches, at, n_classes, width_offset
         )
+        self.backbone_name = backbone.name
+        self.arguments = {
+            "n_classes": n_classes,
+            "blocks": self.blocks,
+            "n_branches": n_branches,
+            "split_at": split_at,
+            "width_offset": self.width_offset,
+            "dropout": dropout,
+        }
         kept = [phase[:depth] for phase, depth in zip(backbone.phases, self.blocks, strict=True)]
 
         self.normalize = Normalize(backbone.mean, backbone.std)

@@ -25,7 +25,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 BUNDLED = {
     "synth50": (
         "synth50.safetensors",
-        "73b4a160612ffd94a46e8f0e239ff046fac99cba2f5b58b5d861e3d5eff14cb7",
+        "ed1ac3eae07bb768ff3a67cef7f1310200123e240b7e7db4e3c974b2800eaa78",
     ),
 }
 
@@ -227,31 +227,53 @@ def read_weights(path):
     return state
 
 
-def _load_strictly(backbone, state, source):
-    """Put `state` into a backbone on the meta device; any number of classes is fine."""
-    expected = backbone.state_dict()
+def check_state(state, expected, source, target, free=()):
+    """Check that a state dict fits another one, which belongs to `target`.
+
+    Parameters
+    ----------
+    state, expected : dict of str to torch.Tensor
+    source, target : str
+        What they are, for messages.
+    free : tuple of str
+        Beginnings of the keys whose number of rows may differ.
+
+    Raises
+    ------
+    ValueError
+        Naming the first key that is missing, unknown, of another shape or not finite.
+    """
     if any(not isinstance(value, torch.Tensor) for value in state.values()):
         key = next(k for k, v in state.items() if not isinstance(v, torch.Tensor))
         raise ValueError(f"{source} is no state dict: {key!r} is a {type(state[key]).__name__}.")
-    # Older files lack the counters of the norms; they do not enter any result.
-    counters = {k for k in expected if k.endswith("num_batches_tracked")}
     for key in expected:
-        if key not in state and key not in counters:
-            raise ValueError(f"{source} does not fit {backbone.name!r}: {key!r} is missing.")
+        if key not in state and not _is_counter(key):
+            raise ValueError(f"{source} does not fit {target!r}: {key!r} is missing.")
     for key in state:
         if key not in expected:
-            raise ValueError(f"{source} does not fit {backbone.name!r}: {key!r} is not in it.")
+            raise ValueError(f"{source} does not fit {target!r}: {key!r} is not in it.")
     for key, value in expected.items():
-        if key in counters:
+        if _is_counter(key):
             continue
-        rows = slice(1 if key.startswith("fc.") else 0, None)
+        rows = slice(1 if key.startswith(free) else 0, None)
         if state[key].shape[rows] != value.shape[rows] or state[key].ndim != value.ndim:
             raise ValueError(
-                f"{source} does not fit {backbone.name!r}: {key!r} has the shape "
+                f"{source} does not fit {target!r}: {key!r} has the shape "
                 f"{tuple(state[key].shape)}, not {tuple(value.shape)}."
             )
         if not torch.isfinite(state[key]).all():
             raise ValueError(f"{source} holds NaN or infinite values in {key!r}.")
+
+
+def _is_counter(key):
+    """Older files lack the counters of the norms; they do not enter any result."""
+    return key.endswith("num_batches_tracked")
+
+
+def _load_strictly(backbone, state, source):
+    """Put `state` into a backbone on the meta device; any number of classes is fine."""
+    expected = backbone.state_dict()
+    check_state(state, expected, source, backbone.name, free=("fc.",))
     n_classes = len(state["fc.bias"])
     if len(state["fc.weight"]) != n_classes:
         raise ValueError(
@@ -260,7 +282,7 @@ def _load_strictly(backbone, state, source):
         )
     backbone.fc = nn.Linear(backbone.n_features, n_classes, device="meta")
     clean = {
-        key: torch.zeros((), dtype=torch.long) if key in counters else _own(state[key])
+        key: torch.zeros((), dtype=torch.long) if _is_counter(key) else _own(state[key])
         for key in expected
     }
     backbone.load_state_dict(clean, assign=True)

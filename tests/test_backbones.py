@@ -190,7 +190,7 @@ def test_names_are_sorted_and_a_copy():
 def test_fine_tuning_is_checked():
     assert tuple(SCHEDULES) == LR_SCHEDULES
     scratch = FineTuning(augmentation="geometric", learning_rate=0.1).from_scratch()
-    assert scratch == FineTuning(trainable="all", augmentation="geometric", steps=7500)
+    assert scratch == FineTuning(trainable="all", augmentation="geometric", steps=3750)
     for wrong in ({"head_init": "rigde"}, {"steps": 0}, {"stump_lr_factor": 2.0}):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
             FineTuning(**wrong)

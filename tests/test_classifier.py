@@ -146,7 +146,7 @@ def test_auto_is_what_the_backbone_recommends(small, digits):
     }
     scratch = small(backbone="tiny_tuned", **settings | {"weights": None})
     assert scratch.fit(*digits).fine_tuning_ == FineTuning(
-        "all", augmentation="geometric", steps=60
+        "all", augmentation="geometric", steps=30
     )
     own = clf.set_params(trainable="branches", learning_rate=0.01, max_epochs=2).fit(*digits)
     assert own.trainable_ == "branches"

@@ -155,20 +155,40 @@ def test_training_repeats_and_resumes_to_the_same_weights(tmp_path, images, obje
     assert same(resumed.state_dict(), weights[0])
 
 
-def test_whole_network_starts_as_the_reduced_one_and_joins_late():
-    recipe = replace(TINY, steps=400)
+def test_each_of_the_two_networks_has_a_schedule_of_its_own():
+    recipe = replace(TINY, steps=400, whole_from=0.75)
+    reduced, t = zip(*(stages.place(recipe, step) for step in range(400)), strict=True)
+    assert all(reduced[:300])
+    assert not any(reduced[300:])
+    np.testing.assert_allclose(t[:300], np.arange(1, 301) / 300)
+    np.testing.assert_allclose(t[300:], np.arange(1, 101) / 100)
+    assert all(stages.place(replace(recipe, whole_from=1.0), step)[0] for step in range(400))
+
+
+def test_later_blocks_start_as_identities_and_learn_alone(images):
+    recipe = replace(TINY, whole_from=0.5)
+    run = stages.Pretraining(recipe, images)
     x = torch.rand(2, 3, 32, 32)
-    network = recipe.make_network().eval()
-    features = [stages.extract_features(network, x, reduced) for reduced in (True, False)]
+    run.network.eval()
+    features = [stages.extract_features(run.network, x, reduced) for reduced in (True, False)]
     torch.testing.assert_close(*features)
-    whole = [stages.runs_whole(recipe, step) for step in range(400)]
-    assert not any(whole[:300])
-    assert 30 < sum(whole[300:]) < 70
-    assert not any(stages.runs_whole(replace(recipe, whole_share=0.0), s) for s in range(400))
+
+    run.network.train()
+    for _ in range(3):
+        run.run_step()
+    half = {key: value.clone() for key, value in run.network.state_dict().items()}
+    assert int(half["layer1.0.bn1.num_batches_tracked"]) == 3
+    assert int(half["layer1.1.bn1.num_batches_tracked"]) == 0
+    for _ in range(3):
+        run.run_step()
+    moved = {key for key, value in run.network.state_dict().items() if (value != half[key]).any()}
+    kept = {key for key in half if ".0." in key or key.startswith(("conv1.", "bn1."))}
+    assert not moved & kept
+    assert {key for key in half if ".conv" in key} - kept <= moved
 
 
 def test_training_learns(tmp_path, images):
-    run = stages.Pretraining(replace(TINY, steps=150, learning_rate=0.01), images)
+    run = stages.Pretraining(replace(TINY, steps=150, learning_rate=0.01, whole_from=1.0), images)
     losses = [run.run_step()[0] for _ in range(150)]
     assert np.mean(losses[-12:]) < np.mean(losses[:12]) - 0.3
 
@@ -177,18 +197,6 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path, images):
     stages.train(TINY, images, tmp_path)
     with pytest.raises(ValueError, match="checkpoint is of another recipe"):
         stages.train(replace(TINY, steps=7), images, tmp_path)
-
-
-def test_norms_are_settled_for_the_whole_network(images):
-    run = stages.Pretraining(TINY, images)
-    stages.settle_norms(run, n_batches=3)
-    x = torch.cat([run.load(step)[0] for step in range(3)])
-    first = run.network.conv1(x)
-    torch.testing.assert_close(
-        run.network.bn1.running_mean, first.mean((0, 2, 3)), atol=1e-3, rtol=1e-3
-    )
-    assert not run.network.training
-    assert run.network.bn1.momentum == 0.1
 
 
 def test_export_refuses_what_fp16_cannot_hold(tmp_path):

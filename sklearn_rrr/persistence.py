@@ -1,0 +1,382 @@
+"""Fitted classifiers as files: saved without pickle, and exported to ONNX.
+
+A saved file is safetensors: the network as tensors, all else as JSON in the file's header.
+Reading one executes nothing.
+"""
+
+import json
+import os
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from sklearn_rrr._version import __version__
+from sklearn_rrr.backbones import FineTuning, make_backbone
+from sklearn_rrr.base import BaseImageClassifier
+from sklearn_rrr.classifier import RRRNetClassifier
+from sklearn_rrr.images.sources import ImageFormat
+from sklearn_rrr.inference import fold_norms
+from sklearn_rrr.network import MAX_BRANCHES, RRRNet, average_probabilities
+from sklearn_rrr.onnx_classifier import decode_array
+from sklearn_rrr.training import Settings, seeded
+from sklearn_rrr.weights import check_state
+
+HEADER = "sklearn_rrr"
+ESTIMATORS = {cls.__name__: cls for cls in (RRRNetClassifier,)}
+RECORDS = {cls.__name__: cls for cls in (FineTuning, ImageFormat, Settings)}
+FITTED = {"classes_", "image_size_", "trainable_", "fine_tuning_", "_image_format"}
+OPSET = 18  # of ONNX
+
+
+# ---------------------------------------------------------------------------------- save
+
+
+def save(estimator, path):
+    """Save a fitted classifier as one safetensors file, without pickle.
+
+    Parameters
+    ----------
+    estimator : RRRNetClassifier
+        Fitted. Its parameters must be plain values: no functions, generators or dicts of
+        weights.
+    path : str or path
+        The file to write; one that exists is replaced.
+
+    Raises
+    ------
+    NotFittedError
+        If it was not fitted.
+    TypeError
+        For other objects, and for a parameter that JSON cannot hold.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    load : Read the file.
+    export_onnx : For machines without torch.
+
+    Notes
+    -----
+    Metadata routing requests are not kept, nor the images in `skipped_` that were no files.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import RRRNetClassifier, load, save
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(X[:64], y[:64])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(clf, f"{folder}/digits.safetensors")
+    ...     again = load(f"{folder}/digits.safetensors")
+    >>> bool((again.predict(X[64:70]) == clf.predict(X[64:70])).all())
+    True
+    """
+    _check_estimator(estimator)
+    if type(estimator) is not ESTIMATORS.get(type(estimator).__name__):
+        raise TypeError(
+            f"`load` would not know a {type(estimator).__qualname__}; it knows "
+            f"{', '.join(ESTIMATORS)}. Use joblib.dump for a class of your own."
+        )
+    state = estimator.__getstate__()
+    state.pop("_metadata_request", None)
+    module = state.pop("module_")
+    # Settings of the last training; what trains on settles its own augmentation.
+    state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
+    state["skipped_"] = [
+        item if isinstance(item, (int, str, os.PathLike)) else None for item in state["skipped_"]
+    ]
+    content = {
+        "estimator": type(estimator).__name__,
+        "state": {name: _encode(value, name) for name, value in state.items()},
+        "network": {
+            "backbone": module.backbone_name,
+            "arguments": _encode(module.arguments, "arguments"),
+        },
+    }
+    tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
+    _write(Path(path), serialize(tensors, {HEADER: json.dumps(content)}))
+
+
+def _write(path, content):
+    """Write a file so that a reader finds the old one or the whole new one."""
+    temporary = path.parent / f".{uuid4().hex}"
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_estimator(estimator):
+    if not isinstance(estimator, BaseImageClassifier):
+        raise TypeError(
+            f"`estimator` must be a classifier of sklearn_rrr, such as {', '.join(ESTIMATORS)}; "
+            f"got a {type(estimator).__name__}. Of a pipeline or a search, pass the classifier "
+            "inside."
+        )
+    check_is_fitted(estimator)
+
+
+def _encode(value, name):
+    """Turn a value into what JSON can hold; tuples, arrays and records carry a tag."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic) and not isinstance(value.item(), np.generic):
+        return _encode(value.item(), name)
+    if isinstance(value, (list, tuple)):
+        items = [_encode(item, name) for item in value]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, dict):
+        pairs = [[_encode(k, name), _encode(v, name)] for k, v in value.items()]
+        return {"dict": pairs}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufUO" and value.ndim == 1:
+        return {"array": _encode(value.tolist(), name), "dtype": value.dtype.str}
+    if isinstance(value, pd.DataFrame):
+        return {"frame": _encode({str(c): value[c].tolist() for c in value}, name)}
+    if is_dataclass(value) and type(value).__name__ in RECORDS:
+        fields = {f: getattr(value, f) for f in value.__dataclass_fields__}
+        return {type(value).__name__: _encode(fields, name)}
+    if isinstance(value, (os.PathLike, torch.device)):
+        return str(value)
+    cure = "Use joblib.dump." if name.endswith("_") else "Set a plain value, or use joblib.dump."
+    raise TypeError(
+        f"`{name}` holds a {type(value).__name__}, which a file without code cannot hold; got "
+        f"{repr(value)[:80]}. {cure}"
+    )
+
+
+# ---------------------------------------------------------------------------------- load
+
+
+def load(path):
+    """Load a classifier that :func:`save` wrote; nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : str or path
+        A file that `save` wrote.
+
+    Returns
+    -------
+    estimator : object
+        The fitted classifier, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged, no such file, or of a backbone that is not
+        registered.
+
+    See Also
+    --------
+    save : Write the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import RRRNetClassifier, load, save
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(X[:32], y[:32])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(clf, f"{folder}/digits.safetensors")
+    ...     load(f"{folder}/digits.safetensors").classes_
+    array([0, 1])
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`path` names {str(path)!r}, which is no file.")
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} was not written by sklearn_rrr.save, or is damaged ({error}). Nothing in it "
+            "was executed. A file of joblib is for joblib.load, if you trust it."
+        ) from error
+    if header is None:
+        raise ValueError(f"{path} holds tensors, but was not written by sklearn_rrr.save.")
+    try:
+        return _restore(json.loads(header), tensors, str(path))
+    except _DAMAGE as error:
+        raise ValueError(
+            f"{path} cannot be loaded: {error or type(error).__name__}. It is damaged, of another "
+            "version of sklearn_rrr, or of a backbone that is to be registered before."
+        ) from error
+
+
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def _restore(content, tensors, source):
+    """Build the network of a file's content, fill it, and the estimator around it."""
+    cls, network = ESTIMATORS[content["estimator"]], content["network"]
+    state = {name: _decode(value) for name, value in content["state"].items()}
+    if missing := (FITTED | set(cls().get_params())) - state.keys():
+        raise ValueError(f"{min(missing)!r} is missing")
+    if unknown := [name for name in state if hasattr(cls, name)]:
+        raise ValueError(f"{unknown[0]!r} is no attribute of a fitted classifier")
+    arguments = _decode(network["arguments"])
+    with seeded(0, torch.device("cpu")):  # initial weights are drawn, and are of no use
+        backbone = make_backbone(network["backbone"])
+    n_branches, n_classes = tensors["head.bias"].shape
+    # Before anything is built of numbers that only stand there.
+    valid = arguments["n_branches"] == n_branches <= MAX_BRANCHES
+    valid &= arguments["n_classes"] == n_classes == len(state["classes_"])
+    if not valid or any(n > d for n, d in zip(arguments["blocks"], backbone.depths, strict=True)):
+        raise ValueError("the network is not the one that its tensors belong to")
+    with seeded(0, torch.device("cpu")):
+        module = RRRNet(backbone, **arguments)
+    check_state(tensors, module.state_dict(), source, network["backbone"])
+    module.load_state_dict(tensors)
+    module.to(memory_format=torch.channels_last).freeze(state["trainable_"]).eval()
+    estimator = cls.__new__(cls)
+    estimator.__setstate__({**state, "module_": module})
+    return estimator
+
+
+def _decode(value):
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = next(iter(value), None)
+    content = _decode(value[tag])
+    if tag == "tuple":
+        return tuple(content)
+    if tag == "dict":
+        return dict(content)
+    if tag == "array":
+        return decode_array({"array": content, "dtype": value["dtype"]})
+    if tag == "frame":
+        return pd.DataFrame(content)
+    return RECORDS[tag](**content)
+
+
+# ---------------------------------------------------------------------------------- ONNX
+
+
+def export_onnx(estimator, path):
+    """Export a fitted classifier to ONNX, from pixels to probabilities.
+
+    The graph takes "images", uint8 RGB of any size, (n, h, w, 3), resizes and normalises
+    them as `predict_proba` does, and gives "probabilities" (n, n_classes) and
+    "branch_probabilities" (n, n_branches, n_classes). n, h and w are free. Classes and
+    image size stand in the metadata.
+
+    Parameters
+    ----------
+    estimator : RRRNetClassifier
+        Fitted on images; not on rows that are no pixels.
+    path : str or path
+        The file to write, usually ``.onnx``.
+
+    Raises
+    ------
+    ImportError
+        Without onnx and onnxscript: ``pip install sklearn_rrr[onnx]``.
+    NotFittedError, TypeError, ValueError
+        If it was not fitted, is no image classifier, or was fitted on numbers that uint8
+        images do not cover.
+
+    See Also
+    --------
+    OnnxClassifier : Predict with the file, without torch.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> images = (X.reshape(-1, 8, 8) * 15.9).astype("uint8")
+    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(images[:64], y[:64])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_onnx(clf, f"{folder}/digits.onnx")
+    ...     light = OnnxClassifier(f"{folder}/digits.onnx")
+    ...     light.predict_proba(images[64:66]).shape
+    (2, 3)
+    """
+    _check_estimator(estimator)
+    if estimator._image_format.black is not None:
+        raise ValueError(
+            "The classifier was fitted on rows of numbers, not on images: ONNX export is for "
+            f"uint8 images, and rows of shape {estimator.image_shape_in_} are scaled otherwise."
+        )
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "`export_onnx` needs onnx and onnxscript: pip install sklearn_rrr[onnx]."
+        ) from error
+    classes = json.dumps(_encode(estimator.classes_, "classes_"))
+    module = _Pixels(fold_norms(estimator.module_).cpu(), estimator.image_size_).eval()
+    program = torch.onnx.export(
+        module,
+        (torch.zeros(2, 48, 40, 3, dtype=torch.uint8),),
+        input_names=["images"],
+        output_names=["probabilities", "branch_probabilities"],
+        dynamic_shapes={"images": {0: "n", 1: "h", 2: "w"}},
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    model = program.model_proto
+    metadata = {
+        "sklearn_rrr": __version__,
+        "classes": classes,
+        "image_size": str(estimator.image_size_),
+    }
+    onnx.helper.set_model_props(model, metadata)
+    _write(Path(path), model.SerializeToString())
+
+
+class _Pixels(nn.Module):
+    """A network from uint8 images to probabilities."""
+
+    def __init__(self, network, image_size):
+        super().__init__()
+        self.network, self.image_size = network, image_size
+
+    def forward(self, images):
+        x = resize_like_torch(images, self.image_size) / 255
+        logits = self.network(x)
+        return average_probabilities(logits), logits.softmax(2)
+
+
+def resize_like_torch(images, size):
+    """Resize uint8 (B, h, w, 3) -> float (B, 3, S, S) as torch does uint8.
+
+    ONNX's Resize rounds otherwise. torch's antialiased bilinear filter has weights of 16
+    bits, and rounds after each axis, width first; hardly one value in 1,000 is one off.
+    """
+    (across, unit_x), (down, unit_y) = (_filter(images.shape[axis], size) for axis in (2, 1))
+    x = images.float().permute(0, 3, 1, 2) @ across.T  # (B, 3, h, S)
+    x = torch.floor(x / unit_x + 0.5)
+    x = down @ x  # (B, 3, S, S)
+    return torch.floor(x / unit_y + 0.5)
+
+
+def _filter(n, size):
+    """Return the weights of one axis, whole numbers (S, n), and the number that means 1."""
+    ratio = torch.scalar_tensor(n, dtype=torch.float64) / size
+    support = ratio.clamp(min=1)
+    center = (torch.arange(size, dtype=torch.float64)[:, None] + 0.5) * ratio
+    i = torch.arange(n, dtype=torch.float64)
+    inside = (i >= torch.floor(center - support + 0.5)) & (i < torch.floor(center + support + 0.5))
+    weights = (1 - (i + 0.5 - center).abs() / support).clamp(min=0) * inside
+    weights = weights / weights.sum(1, keepdim=True)
+    unit = torch.exp2((torch.ceil(torch.log2(32767.5 / weights.max())) - 1).clamp(max=22))
+    return torch.floor(weights * unit + 0.5).float(), unit.float()

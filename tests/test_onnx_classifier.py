@@ -1,0 +1,174 @@
+"""Predictions from an exported file, without torch."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone, is_classifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import get_scorer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx
+
+
+@pytest.fixture(scope="module")
+def exported(digits, tmp_path_factory):
+    images, labels = digits
+    clf = RRRNetClassifier("tiny", weights=None, max_epochs=2, n_branches=1, random_state=0)
+    path = tmp_path_factory.mktemp("onnx") / "a.onnx"
+    export_onnx(clf.fit(images, labels * 10), path)
+    return path
+
+
+def test_needs_no_torch(exported):
+    code = f"""
+import sys
+import numpy as np
+from sklearn_rrr import OnnxClassifier
+clf = OnnxClassifier({str(exported)!r})
+assert clf.predict(np.zeros((2, 9, 9), np.uint8)).shape == (2,)
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_is_a_classifier(exported, digits):
+    clf = OnnxClassifier(exported)
+    assert clf.classes_.tolist() == [0, 10, 20, 30]
+    assert clf.image_size_ == 16
+    probabilities = clf.predict_proba(digits[0])
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    expected = (clf.predict(digits[0]) == digits[1] * 10).mean()
+    assert clf.score(digits[0], digits[1] * 10) == expected
+    assert get_scorer("neg_log_loss")(clf, digits[0], digits[1] * 10) < 0
+
+
+def test_images_come_as_arrays_lists_and_pictures(exported, digits):
+    clf, images = OnnxClassifier(exported), digits[0][:3]
+    expected = clf.predict_proba(images)
+    for same in (
+        list(images),
+        [Image.fromarray(image) for image in images],
+        np.repeat(images[..., None], 3, axis=3),
+        images[..., None],
+    ):
+        np.testing.assert_allclose(clf.predict_proba(same), expected, atol=1e-6)
+    mixed = [images[0], np.zeros((20, 30, 3), np.uint8)]
+    np.testing.assert_allclose(clf.predict_proba(mixed)[0], expected[0], atol=1e-6)
+    many = np.repeat(images, 30, axis=0)
+    np.testing.assert_allclose(clf.predict_proba(many), np.repeat(expected, 30, axis=0), atol=1e-6)
+
+
+def test_pictures_are_turned_upright_or_refused(exported, digits):
+    clf, image = OnnxClassifier(exported), Image.fromarray(digits[0][0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned clockwise by 90 degrees
+    turned = io.BytesIO()
+    image.save(turned, "png", exif=exif)
+    upright = np.rot90(digits[0][0], -1)[None]
+    np.testing.assert_allclose(
+        clf.predict_proba([Image.open(turned)]), clf.predict_proba(upright), atol=1e-6
+    )
+    for mode in ("RGBA", "LA", "P", "F", "I", "CMYK", "1"):
+        with pytest.raises(ValueError, match=f"gray or RGB.*got the mode '{mode}'"):
+            clf.predict([image.convert(mode)])
+
+
+def test_works_where_scikit_learn_wants_a_fitted_classifier(exported, digits):
+    clf = OnnxClassifier(exported)
+    assert is_classifier(clf)
+    check_is_fitted(clf)
+    assert clf.fit() is clf
+    expected = clf.predict(digits[0])
+    pipeline = make_pipeline(FunctionTransformer(), OnnxClassifier(exported))
+    np.testing.assert_array_equal(pipeline.predict(digits[0]), expected)
+    frozen = FrozenEstimator(clone(clf)).fit(digits[0], digits[1])
+    np.testing.assert_array_equal(frozen.predict(digits[0]), expected)
+
+
+def test_pickles(exported, digits):
+    clf = OnnxClassifier(exported, n_threads=1)
+    expected = clf.predict_proba(digits[0])
+    again = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_allclose(again.predict_proba(digits[0]), expected, atol=1e-6)
+
+
+def test_follows_its_parameters_and_its_file(exported, digits, tmp_path):
+    path = tmp_path / "a.onnx"
+    shutil.copy(exported, path)
+    clf = OnnxClassifier(path)
+    expected = clf.predict_proba(digits[0])
+    clf.engine = "openvino"
+    other = clf.predict_proba(digits[0])
+    np.testing.assert_allclose(other, expected, atol=1e-5)
+    clf.n_threads = 0
+    with pytest.raises(ValueError, match="`n_threads` must be an int of at least 1"):
+        clf.predict(digits[0])
+    model = onnx.load(exported)
+    for entry in model.metadata_props:
+        if entry.key == "classes":
+            entry.value = json.dumps({"array": list("abcd"), "dtype": "<U1"})
+    onnx.save(model, path)
+    os.utime(path, ns=(1, 1))
+    assert clf.set_params(n_threads=None).classes_.tolist() == list("abcd")
+
+
+def test_bf16_is_another_arithmetic(exported, digits):
+    clf = OnnxClassifier(exported, engine="openvino", precision="bf16")
+    expected = OnnxClassifier(exported, engine="openvino").predict_proba(digits[0])
+    rough = clf.predict_proba(digits[0])
+    np.testing.assert_allclose(rough, expected, atol=0.05)
+    if torch.cpu.get_capabilities().get("avx512_bf16"):
+        assert np.abs(rough - expected).max() > 1e-5
+
+
+def test_errors(exported, digits, tmp_path, monkeypatch):
+    for parameters, match in (
+        ({"engine": "tensorrt"}, "`engine` must be one of 'onnxruntime', 'openvino'"),
+        ({"precision": "int8"}, "`precision` must be one of 'fp32', 'bf16'"),
+        ({"precision": "bf16"}, "'bf16' needs `engine`='openvino'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            OnnxClassifier(exported, **parameters).predict(digits[0])
+    with pytest.raises(ValueError, match="which is no file"):
+        OnnxClassifier(tmp_path / "no.onnx").predict(digits[0])
+    assert not hasattr(OnnxClassifier(tmp_path / "no.onnx"), "classes_")
+    (tmp_path / "text.onnx").write_text("no")
+    for engine in ("onnxruntime", "openvino"):
+        with pytest.raises(ValueError, match=rf"text\.onnx is no file that {engine} can run"):
+            OnnxClassifier(tmp_path / "text.onnx", engine=engine).predict(digits[0])
+    model = onnx.load(exported)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    for engine in ("onnxruntime", "openvino"):
+        with pytest.raises(ValueError, match="was not written by"):
+            OnnxClassifier(tmp_path / "bare.onnx", engine=engine).predict(digits[0])
+    clf = OnnxClassifier(exported)
+    for X, match in (
+        (digits[0] / 255, "must be uint8.* got float64"),
+        (digits[0][0], r"X must be uint8 images.*got a ndarray of shape \(8, 8\)"),
+        (np.zeros((8, 8, 3), np.uint8), r"could be one image.*batch axis, X\[np.newaxis\]"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"must be uint8 .*got uint8 of shape \(3, 8, 8\)"),
+        (np.zeros((0, 8, 8), np.uint8), r"at least one; got a ndarray of shape \(0, 8, 8\)"),
+        (np.zeros((2, 0, 8), np.uint8), r"got uint8 of shape \(0, 8\)"),
+        ([np.zeros(8, np.uint8)], r"got uint8 of shape \(8,\)"),
+        (["a.png"], "Open files before"),
+        ([], "got a list"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            clf.predict(X)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match="pip install onnxruntime"):
+        OnnxClassifier(exported).predict(digits[0])
