@@ -8,14 +8,14 @@ STEPS ?=
 .PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs pretrain-synth50 transfer-synth50 clean
 
 help:
-	@echo "make demo         the main job on real digits (a minute)"
+	@echo "make demo         the main job on real digits (two minutes)"
 	@echo "make test         lint and fast tests"
 	@echo "make test-all     the slow tests, too"
 	@echo "make docs         the documentation as HTML"
 	@echo "make bench-micro  accuracy and speed on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-costs  size and latency of the networks"
 	@echo "make bench-memory memory of fit and predict on 50,000 files"
-	@echo "make pretrain-synth50  the bundled weights anew (40 minutes; STEPS=50 to try it)"
+	@echo "make pretrain-synth50  the bundled weights anew (70 minutes; STEPS=50 to try it)"
 	@echo "make transfer-synth50  the trials before its recipe, judged by transfer, DATA=$(DATA)"
 
 install: $(VENV)/installed

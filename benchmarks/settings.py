@@ -2,9 +2,8 @@
 
     python -m benchmarks.settings --data DIR
 
-DIR as in benchmarks.micro; the test images are not read. Each candidate
-is a dict of parameters. A row that is in the results already, of the same bundled weights, is
-not run again.
+DIR as in benchmarks.micro; the test images are not read. Each candidate is a dict of
+parameters. A row that is in the results already, of the same bundled weights, is not run again.
 """
 
 import argparse
@@ -61,6 +60,9 @@ CANDIDATES = {
     | {"learning_rate": 1e-3, "stump_lr_factor": 1.0},
     "64 pixels, 1000 steps": SECOND | {"image_size": 64},
     "default": DEFAULT,
+    "random weights, 96 pixels, 1000 steps": {"weights": None, "steps": 1000, "image_size": 96}
+    | PAPER
+    | {"augmentation": "geometric"},
     "default, rate 5e-4": DEFAULT | {"learning_rate": 5e-4},
     "default, rate 2e-3": DEFAULT | {"learning_rate": 2e-3},
     "default, stump .3": DEFAULT | {"stump_lr_factor": 0.3},

@@ -237,7 +237,7 @@ def _as_array(image):
     if image.mode not in ("L", "RGB") or "transparency" in image.info:
         raise ValueError(
             f"PIL images must be gray or RGB, without transparency; got the mode {image.mode!r}. "
-            "Convert it as the images were for training."
+            "Use image.convert('RGB'); put transparent images on white before."
         )
     return np.asarray(ImageOps.exif_transpose(image))
 
@@ -247,8 +247,10 @@ def _as_rgb(images):
     if n_axes == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in shape:
-        got = f"got {images.dtype} of shape {shape}"
-        raise ValueError(f"{WANTED}; 255 is white. Here, one image: {got}. Open files before.")
+        raise ValueError(
+            f"{WANTED}; got {images.dtype} of shape {shape} as one image. Open files before, put "
+            "channels last, leave alpha out, and bring numbers to uint8, 255 for white."
+        )
     return np.ascontiguousarray(np.broadcast_to(images, (*images.shape[:3], 3)))
 
 

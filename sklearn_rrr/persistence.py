@@ -82,6 +82,7 @@ def save(estimator, path):
     True
     """
     _check_estimator(estimator)
+    path = _check_target(path)
     if type(estimator) is not ESTIMATORS.get(type(estimator).__name__):
         raise TypeError(
             f"`load` would not know a {type(estimator).__qualname__}; it knows "
@@ -104,7 +105,17 @@ def save(estimator, path):
         },
     }
     tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
-    _write(Path(path), serialize(tensors, {HEADER: json.dumps(content)}))
+    _write(path, serialize(tensors, {HEADER: json.dumps(content)}))
+
+
+def _check_target(path):
+    """Return the path of a file that can be written."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"`path`={str(path)!r}: there is no folder {str(path.parent)!r}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"`path`={str(path)!r} is a folder; name a file in it.")
+    return path
 
 
 def _write(path, content):
@@ -285,7 +296,7 @@ def export_onnx(estimator, path):
     Raises
     ------
     ImportError
-        Without onnx and onnxscript: ``pip install sklearn_rrr[onnx]``.
+        Without onnx and onnxscript: ``pip install onnx onnxscript``.
     NotFittedError, TypeError, ValueError
         If it was not fitted, is no image classifier, or was fitted on numbers that uint8
         images do not cover.
@@ -309,6 +320,7 @@ def export_onnx(estimator, path):
     (2, 3)
     """
     _check_estimator(estimator)
+    path = _check_target(path)
     if estimator._image_format.black is not None:
         raise ValueError(
             "The classifier was fitted on rows of numbers, not on images: ONNX export is for "
@@ -319,7 +331,7 @@ def export_onnx(estimator, path):
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "`export_onnx` needs onnx and onnxscript: pip install sklearn_rrr[onnx]."
+            "`export_onnx` needs onnx and onnxscript: pip install onnx onnxscript."
         ) from error
     classes = json.dumps(_encode(estimator.classes_, "classes_"))
     module = _Pixels(fold_norms(estimator.module_).cpu(), estimator.image_size_).eval()
@@ -340,7 +352,7 @@ def export_onnx(estimator, path):
         "image_size": str(estimator.image_size_),
     }
     onnx.helper.set_model_props(model, metadata)
-    _write(Path(path), model.SerializeToString())
+    _write(path, model.SerializeToString())
 
 
 class _Pixels(nn.Module):
