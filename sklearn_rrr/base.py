@@ -345,6 +345,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
     def _finish(self, module, settings):
         self.module_, self._settings_used = module.eval(), settings
         self.__dict__.pop("_folded", None)
+        self._fold(self._prediction_device())  # now: predict must not change the estimator
         self.n_parameters_ = count_parameters(module)
         columns = ("epoch", "dur", "learning_rate", "train_loss", "valid_loss", "valid_acc")
         rows = [{c: row[c] for c in columns if c in row} for row in self._net.history]

@@ -1,7 +1,10 @@
 """The pre-training of synth50: the recipe, its three stages, and the command."""
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,7 @@ from sklearn_rrr import load_backbone
 from sklearn_rrr.backbones import make_backbone
 from sklearn_rrr.weights import BUNDLED, PRETRAINED
 
+ROOT = Path(command.__file__).parents[1]
 TINY = Recipe(
     classes={"leaves": 3, "spectra": 4},
     per_class=6,
@@ -230,7 +234,9 @@ def test_bundled_file_is_of_the_recipe():
 
 def test_command_makes_weights_that_load(tmp_path):
     """The whole chain, as ``make pretrain-synth50 STEPS=50`` runs it."""
-    command.main(["--steps", "50", "--folder", str(tmp_path)])
+    # In a process of its own: it forks workers, which OpenVINO's threads do not survive.
+    line = [sys.executable, "-m", "pretraining", "--steps", "50", "--folder", str(tmp_path)]
+    subprocess.run(line, check=True, capture_output=True, cwd=ROOT)
     path = tmp_path / "synth50.safetensors"
     backbone, pretrained = load_backbone("synth50", path)
     assert pretrained
