@@ -287,7 +287,7 @@ def test_trials_are_judged_in_the_training_halves(tmp_path, monkeypatch):
     rows = pd.read_csv(tmp_path / "t.csv")
     assert rows.trial.tolist() == ["tiny", "tiny", "whole", "whole"]
     assert rows.network.tolist() == ["1_1_1_1", "3_4_6_3"] * 2
-    assert (rows[["mean", "A", "B"]] > 0.8).all(axis=None)
+    assert (rows[["mean", "A", "B"]] > 0.6).all(axis=None)  # chance is 0.5
     monkeypatch.setattr(trials, "TRIALS", {"tiny": replace(TINY, seed=1)})
     with pytest.raises(SystemExit, match=r"'tiny' .* of another recipe"):
         trials.main(options)
