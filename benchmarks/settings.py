@@ -29,6 +29,8 @@ PAPER = {
     "lr_schedule": "constant",
     "augmentation": "paper",
 }
+RANDOM = {"weights": None, "steps": 1000} | PAPER
+RANDOM_GEOMETRIC = RANDOM | {"augmentation": "geometric"}
 # The first round began here.
 BASE = {
     "trainable": "all",
@@ -45,10 +47,8 @@ GEOMETRIC = BASE | {"augmentation": "geometric"}
 SECOND = GEOMETRIC | {"learning_rate": 1e-3, "stump_lr_factor": 1.0, "steps": 1000}
 DEFAULT = SECOND | {"image_size": 96, "steps": 500}
 CANDIDATES = {
-    "random weights, as published": {"weights": None, "steps": 1000} | PAPER,
-    "random weights, geometric": {"weights": None, "steps": 1000}
-    | PAPER
-    | {"augmentation": "geometric"},
+    "random weights, as published": RANDOM,
+    "random weights, geometric": RANDOM_GEOMETRIC,
     "base": BASE,
     "branches only": BASE | {"trainable": "branches"},
     "geometric augmentation": GEOMETRIC,
@@ -60,9 +60,7 @@ CANDIDATES = {
     | {"learning_rate": 1e-3, "stump_lr_factor": 1.0},
     "64 pixels, 1000 steps": SECOND | {"image_size": 64},
     "default": DEFAULT,
-    "random weights, 96 pixels, 1000 steps": {"weights": None, "steps": 1000, "image_size": 96}
-    | PAPER
-    | {"augmentation": "geometric"},
+    "random weights, 96 pixels, 1000 steps": RANDOM_GEOMETRIC | {"image_size": 96},
     "default, rate 5e-4": DEFAULT | {"learning_rate": 5e-4},
     "default, rate 2e-3": DEFAULT | {"learning_rate": 2e-3},
     "default, stump .3": DEFAULT | {"stump_lr_factor": 0.3},

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Subset
 
 from sklearn_rrr.synthesis import SyntheticImages
 from sklearn_rrr.training import seeded, use_bf16
+from sklearn_rrr.weights import write_atomically
 
 LOG = logging.getLogger("pretraining")
 DRAW_BATCH = 128
@@ -58,13 +59,6 @@ def draw_images(recipe, folder, fonts=None, n_workers=2):
     if images.shape != shape:
         raise ValueError(f"{file} holds {images.shape}, not {shape}; name another folder.")
     return images
-
-
-def write_atomically(path, content):
-    """Write bytes so that a reader finds the old file or the whole new one."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _since(start):

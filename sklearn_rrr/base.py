@@ -344,8 +344,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
 
     def _finish(self, module, settings):
         self.module_, self._settings_used = module.eval(), settings
-        self.__dict__.pop("_folded", None)
-        self._fold(self._prediction_device())  # now: predict must not change the estimator
+        self._folded = {}
         self.n_parameters_ = count_parameters(module)
         columns = ("epoch", "dur", "learning_rate", "train_loss", "valid_loss", "valid_acc")
         rows = [{c: row[c] for c in columns if c in row} for row in self._net.history]
@@ -407,10 +406,11 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             raise BadImages(bad, len(source))
 
     def _fold(self, device):
-        """Return the network with folded norms on a device; it is kept for the next time."""
-        if not hasattr(self, "_folded") or self._folded[0] != device:
-            self._folded = device, fold_norms(self.module_).to(device)
-        return self._folded[1]
+        """Return the network with folded norms on a device; the last one is kept."""
+        if device not in self._folded:
+            self._folded.clear()  # in place: predict must not change the estimator's attributes
+            self._folded[device] = fold_norms(self.module_).to(device)
+        return self._folded[device]
 
     def _forward(self, network, images, device):
         """Return the logits (B, M, K) of one batch, on the CPU."""
@@ -457,3 +457,5 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
                 stacklevel=2,
             )
         super().__setstate__(state)
+        if "module_" in state:
+            self._folded = {}

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from functools import cache
 from numbers import Integral
 from pathlib import Path
 
@@ -268,10 +269,20 @@ def _start_onnxruntime(path, n_threads, precision):
     return lambda images: session.run(None, {"images": images}), metadata
 
 
-def _start_openvino(path, n_threads, precision):
+@cache
+def _openvino_core():
+    """Return the one OpenVINO of the process.
+
+    Its CPU plugin lends the thread that first compiles a stack for signals, and unmaps it when
+    the last model is gone, in whatever thread; a signal would then end the process.
+    """
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _start_openvino(path, n_threads, precision):
+    core = _openvino_core()
     model = core.read_model(path)
     try:
         metadata = {k: model.get_rt_info(["framework", k]).astype(str) for k in METADATA}

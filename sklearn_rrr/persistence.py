@@ -8,7 +8,6 @@ import json
 import os
 from dataclasses import is_dataclass, replace
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -27,13 +26,14 @@ from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import MAX_BRANCHES, RRRNet, average_probabilities
 from sklearn_rrr.onnx_classifier import decode_array
 from sklearn_rrr.training import Settings, seeded
-from sklearn_rrr.weights import check_state
+from sklearn_rrr.weights import check_state, write_atomically
 
 HEADER = "sklearn_rrr"
 ESTIMATORS = {cls.__name__: cls for cls in (RRRNetClassifier,)}
 RECORDS = {cls.__name__: cls for cls in (FineTuning, ImageFormat, Settings)}
 FITTED = {"classes_", "image_size_", "trainable_", "fine_tuning_", "_image_format"}
 OPSET = 18  # of ONNX
+DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 # ---------------------------------------------------------------------------------- save
@@ -74,6 +74,7 @@ def save(estimator, path):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import RRRNetClassifier, load, save
     >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> X = X / 16
     >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(X[:64], y[:64])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(clf, f"{folder}/digits.safetensors")
@@ -105,7 +106,7 @@ def save(estimator, path):
         },
     }
     tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
-    _write(path, serialize(tensors, {HEADER: json.dumps(content)}))
+    write_atomically(path, serialize(tensors, {HEADER: json.dumps(content)}))
 
 
 def _check_target(path):
@@ -116,16 +117,6 @@ def _check_target(path):
     if path.is_dir():
         raise IsADirectoryError(f"`path`={str(path)!r} is a folder; name a file in it.")
     return path
-
-
-def _write(path, content):
-    """Write a file so that a reader finds the old one or the whole new one."""
-    temporary = path.parent / f".{uuid4().hex}"
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _check_estimator(estimator):
@@ -198,6 +189,7 @@ def load(path):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import RRRNetClassifier, load, save
     >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> X = X / 16
     >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(X[:32], y[:32])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(clf, f"{folder}/digits.safetensors")
@@ -220,14 +212,11 @@ def load(path):
         raise ValueError(f"{path} holds tensors, but was not written by sklearn_rrr.save.")
     try:
         return _restore(json.loads(header), tensors, str(path))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(
             f"{path} cannot be loaded: {error or type(error).__name__}. It is damaged, of another "
             "version of sklearn_rrr, or of a backbone that is to be registered before."
         ) from error
-
-
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def _restore(content, tensors, source):
@@ -241,13 +230,13 @@ def _restore(content, tensors, source):
     arguments = _decode(network["arguments"])
     with seeded(0, torch.device("cpu")):  # initial weights are drawn, and are of no use
         backbone = make_backbone(network["backbone"])
-    n_branches, n_classes = tensors["head.bias"].shape
-    # Before anything is built of numbers that only stand there.
-    valid = arguments["n_branches"] == n_branches <= MAX_BRANCHES
-    valid &= arguments["n_classes"] == n_classes == len(state["classes_"])
-    if not valid or any(n > d for n, d in zip(arguments["blocks"], backbone.depths, strict=True)):
-        raise ValueError("the network is not the one that its tensors belong to")
-    with seeded(0, torch.device("cpu")):
+        # Before anything is built of numbers that only stand there.
+        n_branches, n_classes = tensors["head.bias"].shape
+        valid = arguments["n_branches"] == n_branches <= MAX_BRANCHES
+        valid &= arguments["n_classes"] == n_classes == len(state["classes_"])
+        depths = zip(arguments["blocks"], backbone.depths, strict=True)
+        if not valid or any(kept > depth for kept, depth in depths):
+            raise ValueError("the network is not the one that its tensors belong to")
         module = RRRNet(backbone, **arguments)
     check_state(tensors, module.state_dict(), source, network["backbone"])
     module.load_state_dict(tensors)
@@ -352,7 +341,7 @@ def export_onnx(estimator, path):
         "image_size": str(estimator.image_size_),
     }
     onnx.helper.set_model_props(model, metadata)
-    _write(path, model.SerializeToString())
+    write_atomically(path, model.SerializeToString())
 
 
 class _Pixels(nn.Module):

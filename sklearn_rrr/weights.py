@@ -11,6 +11,7 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
+from uuid import uuid4
 
 import torch
 import torchvision.models
@@ -172,10 +173,18 @@ def _verify_hash(path, prefix):
                 "used. Delete it to download it again."
             )
     if not pin.exists():
-        temporary = pin.with_name(f"{pin.name}.{os.getpid()}")
         with suppress(OSError):  # a shared cache may be read-only
-            temporary.write_text(digest + "\n")
-            os.replace(temporary, pin)
+            write_atomically(pin, f"{digest}\n".encode())
+
+
+def write_atomically(path, content):
+    """Write bytes so that a reader finds the old file or the whole new one."""
+    temporary = path.parent / f".{uuid4().hex}"
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sha256(path):

@@ -125,6 +125,29 @@ def test_follows_its_parameters_and_its_file(exported, digits, tmp_path):
     assert clf.set_params(n_threads=None).classes_.tolist() == list("abcd")
 
 
+def test_signals_arrive_after_openvino_models_came_and_went(exported):
+    """Each OpenVINO of a process leaves a stack for signals behind that is no longer there."""
+    code = f"""
+import signal, threading
+import numpy as np
+from sklearn_rrr import OnnxClassifier
+def work():
+    clf = OnnxClassifier({str(exported)!r}, engine="openvino")
+    clf.predict(np.zeros((2, 9, 9), np.uint8))
+    return [clf]
+first, second = work(), work()
+for models in (first, second):
+    thread = threading.Thread(target=models.clear)
+    thread.start()
+    thread.join()
+caught = []
+signal.signal(signal.SIGTERM, lambda *_: caught.append(1))
+signal.raise_signal(signal.SIGTERM)
+assert caught
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_bf16_is_another_arithmetic(exported, digits):
     clf = OnnxClassifier(exported, engine="openvino", precision="bf16")
     expected = OnnxClassifier(exported, engine="openvino").predict_proba(digits[0])

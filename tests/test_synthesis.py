@@ -135,11 +135,7 @@ def test_same_images_after_construction_and_pickling(all_sources, all_images, fe
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_same_images_in_a_dataloader(n_workers, all_sources, all_images):
-    # Not forked: OpenVINO, which other tests have used in this process, does not survive it.
-    context = "spawn" if n_workers else None
-    loader = DataLoader(
-        all_sources, batch_size=5, num_workers=n_workers, multiprocessing_context=context
-    )
+    loader = DataLoader(all_sources, batch_size=5, num_workers=n_workers)
     images, labels = map(torch.cat, zip(*loader, strict=True))
     np.testing.assert_array_equal(images, all_images)
     assert labels.tolist() == 3 * list(range(12))
