@@ -89,6 +89,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         if self.validation_fraction is not None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
         check_int("patience", self.patience, 1)
+        check_bool("cache_features", self.cache_features)
         if check_bool("early_stopping", self.early_stopping) and self.validation_fraction is None:
             raise ValueError(
                 "`early_stopping`=True needs validation data; got `validation_fraction`=None. "
@@ -306,6 +307,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             norm_warmup_epochs=self._resolve_warmup(n_images),
             head_init=self._settle("head_init"),
             augmentation=self._resolve_augmentation(),
+            cache_features=self.cache_features,
             sampling=self.sampling,
             patience=self.patience if self.early_stopping else None,
             bf16=use_bf16(self.precision, device),

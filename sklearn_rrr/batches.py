@@ -1,10 +1,16 @@
 """Labelled images, and the batches of one epoch after another."""
 
 import math
+import shutil
+import tempfile
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+MEMORY_BYTES, FILE_BYTES = 2**30, 2**34  # of kept features
+CHUNK = 64
 
 
 class LabelledImages(Dataset):
@@ -31,8 +37,84 @@ class LabelledImages(Dataset):
         """
         index = torch.as_tensor(np.asarray(indices))
         images = self.source.load(index.flatten().numpy(), self.image_size)
-        targets = self.labels[index], self.weights[index]
-        return images, tuple(t.movedim(0, -1) for t in targets)
+        return images, _targets(self, index)
+
+
+class KeptFeatures(Dataset):
+    """What frozen parts make of each of the images (n, …), in their place.
+
+    Parameters
+    ----------
+    images : LabelledImages
+    compute : callable
+        From images (B, 3, S, S) to features (B, …).
+    folder : path or None
+        Where the features lie in a file; None keeps them in memory.
+    """
+
+    def __init__(self, images, compute, folder=None):
+        self.labels, self.weights, self.features = images.labels, images.weights, None
+        done = 0
+        for batch in np.array_split(np.arange(len(images)), math.ceil(len(images) / CHUNK)):
+            part = compute(images.__getitems__(batch)[0]).cpu().movedim(1, -1)  # channels last
+            if self.features is None:
+                self.features = _allocate((len(images), *part.shape[1:]), part.dtype, folder)
+            self.features[done : done + len(part)] = part
+            done += len(part)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitems__(self, indices):
+        """Return features and targets, ordered as those of LabelledImages."""
+        index = torch.as_tensor(np.asarray(indices))
+        return self.features[index.flatten()].movedim(-1, 1), _targets(self, index)
+
+
+def _targets(images, index):
+    """Return the labels and weights at an index (B,) or (M, B), each (B,) or (B, M)."""
+    return tuple(t[index].movedim(0, -1) for t in (images.labels, images.weights))
+
+
+def _allocate(shape, dtype, folder):
+    if folder is None:
+        return torch.empty(shape, dtype=dtype)
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        name = file.name
+    return torch.from_file(name, shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+
+
+@contextmanager
+def keep_features(datasets, compute, shape, dtype):
+    """Compute the features of data sets once, and keep them inside the block.
+
+    In memory up to MEMORY_BYTES, above that in files of a temporary folder up to FILE_BYTES,
+    if the disk has twice the space.
+
+    Parameters
+    ----------
+    datasets : list of LabelledImages or None
+    compute : callable
+        From images (B, 3, S, S) to features (B, …).
+    shape : tuple of int
+        Of one image's features.
+    dtype : torch.dtype
+
+    Yields
+    ------
+    kept : list of KeptFeatures or None, or None
+        None where they do not fit.
+    """
+    n_images = sum(len(images) for images in datasets if images is not None)
+    size = n_images * math.prod(shape) * dtype.itemsize
+    with ExitStack() as stack:
+        folder = None
+        if size > MEMORY_BYTES:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sklearn_rrr-"))
+            if size > FILE_BYTES or 2 * size > shutil.disk_usage(folder).free:
+                yield None
+                return
+        yield [images and KeptFeatures(images, compute, folder) for images in datasets]
 
 
 class EpochBatches:

@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sklearn_rrr.products import PRODUCTS, MatrixConv2d, choose
+
+FORMS = ("auto", "grouped", "looped", "matrix")
+
 
 class BranchConv2d(nn.Conv2d):
     """M convolutions side by side: (B, M·C_in, H, W) -> (B, M·C_out, h, w).
@@ -18,7 +22,7 @@ class BranchConv2d(nn.Conv2d):
     (M·C_out, C_in / groups, k, k), for both.
     """
 
-    form = "grouped"
+    form = "auto"
 
     def __init__(self, n_branches, conv):
         super().__init__(
@@ -36,14 +40,33 @@ class BranchConv2d(nn.Conv2d):
 
     def forward(self, x):
         shared = x.shape[1] * self.n_branches == self.in_channels
-        groups = self.groups // self.n_branches
-        if self.form == "grouped":
-            return self._convolve(x, self.weight, self.bias, groups if shared else self.groups)
-        inputs = [x] * self.n_branches if shared else x.chunk(self.n_branches, 1)
-        weights = self.weight.chunk(self.n_branches)
-        biases = [None] * self.n_branches if self.bias is None else self.bias.chunk(self.n_branches)
-        parts = zip(inputs, weights, biases, strict=True)
-        return torch.cat([self._convolve(*part, groups) for part in parts], 1)
+        if self.form == "looped":
+            return self._loop(x, shared)
+        groups = self.groups // self.n_branches if shared else self.groups
+        if products := self._matrix_products(x, groups):
+            x, weight = x.bfloat16(), self.weight.bfloat16()
+            geometry = self.stride[0], self.padding[0], groups
+            return MatrixConv2d.apply(x, weight, *geometry, products)
+        return self._convolve(x, self.weight, self.bias, groups)
+
+    def _matrix_products(self, x, groups):
+        """Return the products of a training step that are done as matrix products."""
+        device = x.device.type
+        fast = device == "cpu" and torch.is_autocast_enabled(device) and torch.is_grad_enabled()
+        if self.form == "grouped" or not fast or torch.get_autocast_dtype(device) != torch.bfloat16:
+            return ()
+        if self.form == "matrix":
+            return PRODUCTS
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        rows = x.shape[0] * -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
+        return choose(rows, self.weight.shape[1], kernel, stride, groups)
+
+    def _loop(self, x, shared):
+        n = self.n_branches
+        inputs = [x] * n if shared else x.chunk(n, 1)
+        biases = [None] * n if self.bias is None else self.bias.chunk(n)
+        parts = zip(inputs, self.weight.chunk(n), biases, strict=True)
+        return torch.cat([self._convolve(*part, self.groups // n) for part in parts], 1)
 
     def _convolve(self, x, weight, bias, groups):
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)

@@ -81,6 +81,9 @@ class RRRNetClassifier(BaseImageClassifier):
         translation, scaling and shear. A callable takes and returns one image, a float tensor
         (3, S, S) in [0, 1]. "auto" is None for rows and arrays less than 8 pixels high or
         wide, which are no pictures.
+    cache_features : bool, default=True
+        Whether the features of frozen parts are computed once and kept, where no augmentation
+        changes them: up to 1 GiB in memory, up to 16 GiB in a temporary file, else not.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss.
     validation_fraction : float or None, default=None
@@ -192,6 +195,7 @@ class RRRNetClassifier(BaseImageClassifier):
         norm_warmup_epochs="auto",
         head_init="auto",
         augmentation="auto",
+        cache_features=True,
         class_weight=None,
         validation_fraction=None,
         early_stopping=False,
@@ -226,6 +230,7 @@ class RRRNetClassifier(BaseImageClassifier):
         self.norm_warmup_epochs = norm_warmup_epochs
         self.head_init = head_init
         self.augmentation = augmentation
+        self.cache_features = cache_features
         self.class_weight = class_weight
         self.validation_fraction = validation_fraction
         self.early_stopping = early_stopping

@@ -162,6 +162,10 @@ class RRRNet(nn.Module):
 
     _frozen = ()
 
+    def is_frozen(self, name):
+        """Tell whether a part, "stump" or "branches", does not learn."""
+        return name in self._frozen
+
     def frozen_parts(self):
         """Return the parts that do not learn, as one module that shares their weights."""
         return nn.ModuleList(getattr(self, name) for name in self._frozen)
@@ -178,7 +182,11 @@ class RRRNet(nn.Module):
         return self
 
     def set_branch_form(self, form):
-        """Run the branches' convolutions "grouped" (as one) or "looped"; same numbers."""
+        """Choose how the branches' convolutions run, one of FORMS; same numbers, but for rounding.
+
+        "auto": as one grouped convolution, but in training in bfloat16 on the CPU with those
+        of its products as matrix products that are faster so. "matrix": all of them.
+        """
         for module in self.branches.modules():
             if isinstance(module, BranchConv2d):
                 module.form = form

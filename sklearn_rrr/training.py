@@ -7,7 +7,7 @@ last epochs. B is the batch, M the number of branches, K the number of classes.
 
 import copy
 import math
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +22,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from sklearn_rrr.batches import EpochBatches, load_batches
+from sklearn_rrr.batches import EpochBatches, keep_features, load_batches
 from sklearn_rrr.heads import RidgeHeads
 from sklearn_rrr.images import as_unit_float
+from sklearn_rrr.inference import fold_norms
+from sklearn_rrr.memory import keeping_memory
 from sklearn_rrr.network import average_probabilities
 
 SAMPLINGS = ("shared", "independent")
@@ -54,6 +56,7 @@ class Settings:
     norm_warmup_epochs: int = 0
     head_init: str = "random"
     augmentation: object = None
+    cache_features: bool = True
     sampling: str = "shared"
     patience: int | None = None
     bf16: bool = False
@@ -175,11 +178,14 @@ class BranchNet(NeuralNet):
         self.module_.to(memory_format=torch.channels_last)
         self.augmentation_generator_ = torch.Generator(self.device)
         self.averages = []  # skorch takes no module outside of initialize; a list it does
+        self.stumps, self.kept = [], False
         return self
 
     def prepare(self, images, training):
         """Bring a batch to the device, and augment it if it is to learn from."""
         images = images.to(self.device, non_blocking=True)
+        if self.kept:
+            return images
         if training and self.settings.augmentation is not None:
             images = self.settings.augmentation(as_unit_float(images), self.augmentation_generator_)
         return images.contiguous(memory_format=torch.channels_last)
@@ -189,15 +195,28 @@ class BranchNet(NeuralNet):
             torch.device(self.device).type, torch.bfloat16, enabled=self.settings.bf16
         )
 
-    def infer(self, images, **_):
-        """Images (B, 3, S, S), or (M·B, 3, S, S) with a part for each branch -> (B, M, K)."""
+    def infer(self, inputs, **_):
+        """Images (B, 3, S, S), or (M·B, 3, S, S) with a part for each branch -> (B, M, K).
+
+        Inputs are the features of frozen parts where those are kept.
+        """
+        independent = self.module_.training and self.settings.sampling == "independent"
         with self.autocast():
-            features = self.module_.forward_features(images)
-            if self.module_.training and self.settings.sampling == "independent":
+            if self.kept and self.module_.is_frozen("branches"):
+                if independent:
+                    parts = inputs.unflatten(0, (self.module_.n_branches, -1))  # (M, B, M, F)
+                    inputs = parts.diagonal(dim1=0, dim2=2).transpose(1, 2)
+                return self.module_.head(inputs)
+            features = inputs if self.kept else self.stump(inputs)
+            if independent:
                 parts = features.unflatten(0, (self.module_.n_branches, -1))  # (M, B, C, h, w)
                 features = parts.transpose(0, 1).flatten(1, 2)
                 features = features.contiguous(memory_format=torch.channels_last)
             return self.module_.forward_branches(features)
+
+    def stump(self, images):
+        """Images -> features, through the folded stump where it is frozen."""
+        return self.stumps[0](images) if self.stumps else self.module_.forward_features(images)
 
     def train_step_single(self, batch, **_):
         images, targets = batch
@@ -227,11 +246,24 @@ class BranchNet(NeuralNet):
             seed_generators(seed, torch.device(self.device))
             self.augmentation_generator_.manual_seed(seed)
             self.history.record("learning_rate", self.optimizer_.param_groups[-1]["lr"])
-        if training or iterator is None or not self.averages:
-            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            self._train_epoch(iterator, prefix, step_fn, **fit_params)
             return
-        with self.averaged_weights():
+        with self.averaged_weights() if self.averages else nullcontext():
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+
+    def _train_epoch(self, iterator, prefix, step_fn, **fit_params):
+        """As skorch's own, but losses are read once an epoch: the device need not wait."""
+        losses = []
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=True)
+            step = step_fn(batch, **fit_params)
+            losses.append(step["loss"])
+            self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
+            self.notify("on_batch_end", batch=batch, training=True, **step)
+        batches = self.history[-1]["batches"]
+        for row, loss in zip(batches, torch.stack(losses).tolist(), strict=True):
+            row[f"{prefix}_loss"] = loss
+        self.history.record(f"{prefix}_batch_count", len(losses))
 
     @contextmanager
     def averaged_weights(self):
@@ -249,15 +281,58 @@ class BranchNet(NeuralNet):
 
         skorch's own `fit` would swallow a KeyboardInterrupt.
         """
-        self.set_params(train_split=predefined_split(validation) if validation else None)
-        self.notify("on_train_begin", X=images, y=None)
         try:
-            with explained_memory(self.settings.batch_size), suppress(_Stop):
+            with (
+                explained_memory(self.settings.batch_size),
+                keeping_memory(),
+                self.folded_stump(),
+                self.kept_features(images, validation, epochs) as (images, validation),
+                suppress(_Stop),
+            ):
+                self.set_params(train_split=predefined_split(validation) if validation else None)
+                self.notify("on_train_begin", X=images, y=None)
                 self.fit_loop(images, epochs=epochs)
         finally:
             self.module_.eval()  # whatever stopped it, the network can predict
         self.notify("on_train_end", X=images, y=None)
         return self
+
+    @contextmanager
+    def kept_features(self, images, validation, epochs):
+        """Put the features of frozen parts in the images' place, where nothing changes them."""
+        used = self.settings.cache_features and self.settings.augmentation is None
+        if not used or not self.module_.is_frozen("stump") or epochs == 1:
+            yield images, validation
+            return
+        example = self.frozen_features(images.__getitems__([0])[0])
+        shape, dtype = example.shape[1:], example.dtype
+        with keep_features([images, validation], self.frozen_features, shape, dtype) as kept:
+            self.kept = kept is not None
+            try:
+                yield kept or (images, validation)
+            finally:
+                self.kept = False
+
+    def frozen_features(self, images):
+        """Images -> what the frozen parts make of them."""
+        self._set_training(False)
+        with torch.no_grad(), self.autocast():
+            features = self.stump(self.prepare(images, training=False))
+            pool = self.module_.is_frozen("branches")
+            return self.module_.pool_branches(features) if pool else features
+
+    @contextmanager
+    def folded_stump(self):
+        """Run a frozen stump with folded norms, in the arithmetic of the training."""
+        if self.module_.is_frozen("stump"):
+            stump = fold_norms(nn.Sequential(self.module_.normalize, self.module_.stump))
+            if self.settings.bf16:
+                stump[1].bfloat16()
+            self.stumps.append(stump.to(memory_format=torch.channels_last))
+        try:
+            yield
+        finally:
+            self.stumps.clear()
 
     def warm_up(self, images):
         """Do what precedes training: adapt the norms of frozen parts, start the heads."""
@@ -390,6 +465,7 @@ def make_net(module, settings, callbacks=(), history=()):
         settings=settings,
         criterion=BranchLoss,
         optimizer=torch.optim.AdamW,
+        optimizer__fused=True,
         optimizer__weight_decay=settings.weight_decay,
         optimizer__param_groups=_rates(settings),
         lr=settings.learning_rate,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_rrr.batches import EpochBatches, LabelledImages, load_batches
+from sklearn_rrr import batches
+from sklearn_rrr.batches import EpochBatches, LabelledImages, keep_features, load_batches
 from sklearn_rrr.images import make_source
 
 
@@ -64,3 +65,32 @@ def test_subset_keeps_what_belongs_together(images):
     pixels, (labels, weights) = images.subset(np.array([5, 2])).__getitems__([0, 1])
     assert pixels[:, 0, 0, 0].tolist() == labels.tolist() == [5, 2]
     assert weights.tolist() == [2.5, 1]
+
+
+# ------------------------------------------------------------------------- kept features
+
+
+def mean_pixel(images):
+    return images.float().mean((2, 3))[:, :, None, None].expand(-1, -1, 2, 1)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_kept_features_stand_in_for_the_images(images, monkeypatch, in_memory):
+    if not in_memory:
+        monkeypatch.setattr(batches, "MEMORY_BYTES", 10)
+    with keep_features([images, None], mean_pixel, (3, 2, 1), torch.float32) as (kept, none):
+        assert none is None
+        assert len(kept) == 9
+        for features, (labels, weights) in load_batches(kept, EpochBatches(9, 4, 0)):
+            assert features.shape[1:] == (3, 2, 1)
+            assert torch.equal(features[:, 0, 1, 0], labels.float())
+            assert torch.equal(weights, labels / 2)
+        for features, (labels, _) in load_batches(kept, EpochBatches(9, 3, 0, n_branches=2)):
+            assert torch.equal(features[:, 2, 0, 0], labels.T.flatten().float())
+
+
+def test_features_that_do_not_fit_are_not_kept(images, monkeypatch):
+    monkeypatch.setattr(batches, "MEMORY_BYTES", 10)
+    monkeypatch.setattr(batches, "FILE_BYTES", 20)
+    with keep_features([images], None, (3, 2, 1), torch.float32) as kept:
+        assert kept is None

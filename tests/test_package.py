@@ -17,7 +17,7 @@ from sklearn_rrr.weights import BUNDLED
 PACKAGE = Path(sklearn_rrr.__file__).parent
 # A module imports only from rows above its own.
 ORDER = [
-    {"_validation", "_version", "onnx_classifier"},
+    {"_validation", "_version", "memory", "onnx_classifier", "products"},
     {"augmentation", "backbones", "branching", "costs", "heads", "images", "inference", "labels"}
     | {"synthesis"},
     {"batches", "weights", "network"},

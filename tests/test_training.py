@@ -296,3 +296,33 @@ def test_gpu_fits_and_its_pickle_predicts_on_the_cpu(small, digits):  # fault 59
     loaded = pickle.loads(pickle.dumps(clf)).set_params(device="cpu")
     assert next(loaded.module_.parameters()).device.type == "cpu"
     np.testing.assert_allclose(loaded.predict_proba(X), probabilities, atol=1e-3)
+
+
+# ---------------------------------------------------------------------------- kept features
+
+
+@pytest.mark.parametrize("sampling", ["shared", "independent"])
+@pytest.mark.parametrize("trainable", ["head", "branches"])
+def test_kept_features_change_nothing_but_the_time(small, digits, monkeypatch, trainable, sampling):
+    passes = []
+    stump = BranchNet.stump
+    monkeypatch.setattr(BranchNet, "stump", lambda net, x: passes.append(len(x)) or stump(net, x))
+    results = {}
+    for cached in (True, False):
+        passes.clear()
+        clf = small(cache_features=cached, trainable=trainable, sampling=sampling, max_epochs=5)
+        clf.set_params(validation_fraction=0.2)
+        results[cached] = clf.fit(*digits).predict_proba(digits[0]), sum(passes), clf.history_
+    (kept, few, history), (again, many, expected) = results[True], results[False]
+    np.testing.assert_allclose(kept, again, atol=1e-5)
+    np.testing.assert_allclose(history.valid_loss, expected.valid_loss, atol=1e-5)
+    assert few == 120 + 1  # each image once, and one to know the shape
+    assert many == 5 * (96 * (2 if sampling == "independent" else 1) + 24)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"trainable": "all"}, {"trainable": "branches", "augmentation": "geometric"}]
+)
+def test_what_learns_or_is_augmented_is_not_kept(small, digits, monkeypatch, parameters):
+    monkeypatch.setattr("sklearn_rrr.training.keep_features", None)
+    small(**parameters).fit(*digits)
