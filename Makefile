@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/microalbum
 STEPS ?=
 
-.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs pretrain-synth50 transfer-synth50 clean
+.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs bench-speed pretrain-synth50 transfer-synth50 clean
 
 help:
 	@echo "make demo         the main job on real digits (two minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make docs         the documentation as HTML"
 	@echo "make bench-micro  accuracy and speed on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-costs  size and latency of the networks"
+	@echo "make bench-speed  training and prediction beside the published procedure (20 minutes)"
 	@echo "make bench-memory memory of fit and predict on 50,000 files"
 	@echo "make pretrain-synth50  the bundled weights anew (70 minutes; STEPS=50 to try it)"
 	@echo "make transfer-synth50  the trials before its recipe, judged by transfer, DATA=$(DATA)"
@@ -47,6 +48,9 @@ bench-micro: install
 
 bench-costs: install
 	$(BIN)/python -m benchmarks.costs
+
+bench-speed: install
+	$(BIN)/python -m benchmarks.speed
 
 bench-memory: install
 	$(BIN)/python -m benchmarks.memory

@@ -3,6 +3,7 @@
 import math
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -110,7 +111,9 @@ def keep_features(datasets, compute, shape, dtype):
     with ExitStack() as stack:
         folder = None
         if size > MEMORY_BYTES:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sklearn_rrr-"))
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="sklearn_rrr-", ignore_cleanup_errors=True)
+            )
             if size > FILE_BYTES or 2 * size > shutil.disk_usage(folder).free:
                 yield None
                 return
@@ -143,9 +146,32 @@ class EpochBatches:
             yield (batch if self.n_branches else batch[0]).tolist()
 
 
-def load_batches(images, batches):
-    """Return a loader of the batches, lists of indices, of LabelledImages."""
+def load_batches(images, batches, ahead=False):
+    """Return a loader of the batches, lists of indices, of LabelledImages.
+
+    `ahead` reads the next batch in a thread while the last one is worked on: for devices that
+    leave the processor idle. There are no worker processes, so that it is safe inside those
+    of joblib.
+    """
+    if ahead:
+        return _Ahead(images, batches)
     return DataLoader(images, batch_sampler=batches, collate_fn=_as_they_come)
+
+
+class _Ahead:
+    def __init__(self, images, batches):
+        self.images, self.batches = images, batches
+
+    def __iter__(self):
+        with ThreadPoolExecutor(1) as pool:
+            pending = None
+            for indices in self.batches:
+                following = pool.submit(self.images.__getitems__, indices)
+                if pending is not None:
+                    yield pending.result()
+                pending = following
+            if pending is not None:
+                yield pending.result()
 
 
 def _as_they_come(batch):

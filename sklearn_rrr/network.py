@@ -211,8 +211,8 @@ class Normalize(nn.Module):
 
     def forward(self, x):
         if x.dtype == torch.uint8:
-            x = x.float().div_(255)
-        return (x - self.mean) / self.std
+            return x.float().div_(255).sub_(self.mean).div_(self.std)
+        return (x - self.mean).div_(self.std)
 
 
 # ------------------------------------------------------------------------ widths, Eq. (1)

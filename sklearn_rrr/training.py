@@ -171,7 +171,11 @@ class BranchNet(NeuralNet):
             size = prediction_batch(torch.device(self.device))
             n_batches = math.ceil(len(dataset) / size)
             sampler = np.array_split(np.arange(len(dataset)), n_batches)
-        return load_batches(dataset, sampler)
+        return self.load(dataset, sampler)
+
+    def load(self, images, batches):
+        """Return a loader; it reads ahead where the processor waits for the device."""
+        return load_batches(images, batches, ahead=torch.device(self.device).type != "cpu")
 
     def initialize(self):
         super().initialize()
@@ -356,7 +360,7 @@ class BranchNet(NeuralNet):
             torch.no_grad(),
             self.autocast(),
         ):
-            for batch, targets in load_batches(images, sampler):
+            for batch, targets in self.load(images, sampler):
                 stump = self.module_.forward_features(self.prepare(batch, training=False))
                 heads.update(self.module_.pool_branches(stump), *targets)
         heads.write(self.module_.head)
@@ -371,7 +375,7 @@ class BranchNet(NeuralNet):
         forward = self.module_ if len(frozen) > 1 else self.module_.forward_features
         with explained_memory(self.settings.batch_size), torch.no_grad():
             for _ in range(self.settings.norm_warmup_epochs):
-                for batch, _ in load_batches(images, sampler):
+                for batch, _ in self.load(images, sampler):
                     batch = self.prepare(batch, training=True)
                     with self.autocast():  # the products, not the augmentation
                         forward(batch)

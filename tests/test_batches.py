@@ -48,11 +48,32 @@ def images():
     return LabelledImages(make_source("array", pixels), np.arange(9), np.arange(9) / 2, 4)
 
 
-def test_images_come_with_their_labels_and_weights(images):
-    for pixels, (labels, weights) in load_batches(images, EpochBatches(9, 4, 0)):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_images_come_with_their_labels_and_weights(images, ahead):
+    for pixels, (labels, weights) in load_batches(images, EpochBatches(9, 4, 0), ahead):
         assert pixels.shape[1:] == (3, 4, 4)
         assert torch.equal(pixels[:, 0, 0, 0].long(), labels)
         assert torch.equal(weights, labels / 2)
+
+
+def test_reading_ahead_keeps_one_batch_ready_and_raises_in_turn(images, monkeypatch):
+    read = []
+
+    def read_batch(indices):
+        read.append(indices)
+        if len(read) == 3:
+            raise ValueError("third")
+        return indices
+
+    monkeypatch.setattr(images, "__getitems__", read_batch)
+    loader = load_batches(images, [[0, 1], [2, 3], [4, 5]], ahead=True)
+    batches_so_far = iter(loader)
+    assert next(batches_so_far) == [0, 1]
+    assert len(read) >= 1
+    assert next(batches_so_far) == [2, 3]
+    with pytest.raises(ValueError, match="third"):
+        next(batches_so_far)
+    assert len(read) == 3
 
 
 def test_branches_get_their_images_one_after_the_other(images):

@@ -1,0 +1,60 @@
+"""The published procedure, as a reference for speed: branch after branch, in float32.
+
+RRR-Net (arXiv:2310.01157), section 4.2: every branch has its own pass through the frozen stump,
+its own optimiser and its own pass over the data.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sklearn_rrr.backbones import PHASES
+from sklearn_rrr.network import Normalize, fit_widths
+
+
+class PublishedProcedure:
+    """M branches of RRR-Net, each trained by itself.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    n_classes, n_branches : int
+    blocks : tuple of 4 int
+    channels_last : bool
+        The published code leaves images as they come, channels first.
+    """
+
+    def __init__(self, backbone, n_classes, n_branches, blocks, channels_last):
+        at = PHASES.index("conv4_x")
+        _, planes = fit_widths(backbone, blocks, n_branches, at, n_classes)
+        kept = [phase[:depth] for phase, depth in zip(backbone.phases[:at], blocks, strict=False)]
+        stump = nn.Sequential(Normalize(backbone.mean, backbone.std), *backbone.stem, *kept)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.stump = copy.deepcopy(stump).eval().requires_grad_(False)
+        self.stump.to(memory_format=self.layout)
+        self.branches = [
+            self._branch(backbone, planes, blocks, n_classes) for _ in range(n_branches)
+        ]
+        self.optimizers = [torch.optim.AdamW(b.parameters(), lr=1e-3) for b in self.branches]
+
+    def _branch(self, backbone, planes, blocks, n_classes):
+        at = PHASES.index("conv4_x")
+        channels, phases = backbone.in_channels(at), []
+        for i, width in enumerate(planes, at):
+            phases.append(backbone.make_phase(i, channels, width, blocks[i]))
+            channels = width * backbone.block.expansion
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes)]
+        return nn.Sequential(*phases, *head).to(memory_format=self.layout).train()
+
+    def step(self, images, labels):
+        """Show one batch (B, 3, S, S) to every branch."""
+        for branch, optimizer in zip(self.branches, self.optimizers, strict=True):
+            with torch.no_grad():
+                features = self.stump(images.contiguous(memory_format=self.layout))
+            loss = F.cross_entropy(branch(features), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()  # logged after every step
