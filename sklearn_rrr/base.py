@@ -201,6 +201,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
                 self._net.warm_up(images)
             else:
                 settings = self._renew_net(len(images))
+            self._folded = {}  # even if the training is interrupted
             self._net.run(images, epochs=1)
         self._finish(self._net.module_, settings)
         return self
@@ -395,7 +396,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         source = self._read(X, reset=False)
         device = self._prediction_device()
         network = self._fold(device)
-        bad, size = [], prediction_batch(device)
+        bad, size = [], prediction_batch(device, network.first_output_bytes(self.image_size_))
         starts = range(0, len(source), size)
         with keeping_memory() if len(starts) >= MANY_BATCHES else nullcontext():
             for start in starts:
@@ -414,10 +415,12 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
 
     def _fold(self, device):
         """Return the network with folded norms on a device; the last one is kept."""
-        if device not in self._folded:
+        network = self._folded.get(device)
+        if network is None:
+            network = fold_norms(self.module_).to(device)
             self._folded.clear()  # in place: predict must not change the estimator's attributes
-            self._folded[device] = fold_norms(self.module_).to(device)
-        return self._folded[device]
+            self._folded[device] = network
+        return network
 
     def _forward(self, network, images, device):
         """Return the logits (B, M, K) of one batch, on the CPU."""

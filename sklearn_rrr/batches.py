@@ -1,8 +1,9 @@
 """Labelled images, and the batches of one epoch after another."""
 
 import math
-import shutil
+import os
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from sklearn_rrr.images import DatasetImages
+
 MEMORY_BYTES, FILE_BYTES = 2**30, 2**34  # of kept features
-CHUNK = 64
 
 
 class LabelledImages(Dataset):
@@ -24,6 +26,11 @@ class LabelledImages(Dataset):
 
     def __len__(self):
         return len(self.labels)
+
+    @property
+    def reads_dataset(self):
+        """Whether images come from a Dataset of the user, perhaps of one thread only."""
+        return isinstance(getattr(self.source, "items", None), DatasetImages)
 
     def subset(self, indices):
         """Return the images at `indices`, with their labels and weights."""
@@ -49,14 +56,18 @@ class KeptFeatures(Dataset):
     images : LabelledImages
     compute : callable
         From images (B, 3, S, S) to features (B, …).
+    batch_size : int
+        Images that are computed at a time.
     folder : path or None
         Where the features lie in a file; None keeps them in memory.
     """
 
-    def __init__(self, images, compute, folder=None):
+    reads_dataset = False
+
+    def __init__(self, images, compute, batch_size, folder=None):
         self.labels, self.weights, self.features = images.labels, images.weights, None
         done = 0
-        for batch in np.array_split(np.arange(len(images)), math.ceil(len(images) / CHUNK)):
+        for batch in np.array_split(np.arange(len(images)), math.ceil(len(images) / batch_size)):
             part = compute(images.__getitems__(batch)[0]).cpu().movedim(1, -1)  # channels last
             if self.features is None:
                 self.features = _allocate((len(images), *part.shape[1:]), part.dtype, folder)
@@ -80,23 +91,26 @@ def _targets(images, index):
 def _allocate(shape, dtype, folder):
     if folder is None:
         return torch.empty(shape, dtype=dtype)
+    size = math.prod(shape)
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        name = file.name
-    return torch.from_file(name, shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+        os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
+    return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
 
 
 @contextmanager
-def keep_features(datasets, compute, shape, dtype):
+def keep_features(datasets, compute, batch_size, shape, dtype):
     """Compute the features of data sets once, and keep them inside the block.
 
     In memory up to MEMORY_BYTES, above that in files of a temporary folder up to FILE_BYTES,
-    if the disk has twice the space.
+    if the disk has the space, and the system deletes files that are mapped.
 
     Parameters
     ----------
     datasets : list of LabelledImages or None
     compute : callable
         From images (B, 3, S, S) to features (B, …).
+    batch_size : int
+        Images that are computed at a time.
     shape : tuple of int
         Of one image's features.
     dtype : torch.dtype
@@ -109,15 +123,20 @@ def keep_features(datasets, compute, shape, dtype):
     n_images = sum(len(images) for images in datasets if images is not None)
     size = n_images * math.prod(shape) * dtype.itemsize
     with ExitStack() as stack:
-        folder = None
-        if size > MEMORY_BYTES:
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="sklearn_rrr-", ignore_cleanup_errors=True)
-            )
-            if size > FILE_BYTES or 2 * size > shutil.disk_usage(folder).free:
-                yield None
-                return
-        yield [images and KeptFeatures(images, compute, folder) for images in datasets]
+        folder, kept = None, None
+        try:
+            if MEMORY_BYTES < size <= FILE_BYTES and hasattr(os, "posix_fallocate"):
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sklearn_rrr-"))
+            if folder or size <= MEMORY_BYTES:
+                kept = [
+                    images and KeptFeatures(images, compute, batch_size, folder)
+                    for images in datasets
+                ]
+        except OSError as error:
+            if folder is None and size <= MEMORY_BYTES:
+                raise  # not of the files made here
+            warnings.warn(f"Features are not kept: {error}", stacklevel=2)
+        yield kept
 
 
 class EpochBatches:

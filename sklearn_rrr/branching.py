@@ -51,9 +51,13 @@ class BranchConv2d(nn.Conv2d):
 
     def _matrix_products(self, x, groups):
         """Return the products of a training step that are done as matrix products."""
+        plain = self.bias is None and self.dilation == (1, 1)
+        square = all(len({*pair}) == 1 for pair in (self.kernel_size, self.stride, self.padding))
         device = x.device.type
         fast = device == "cpu" and torch.is_autocast_enabled(device) and torch.is_grad_enabled()
-        if self.form == "grouped" or not fast or torch.get_autocast_dtype(device) != torch.bfloat16:
+        if not (plain and square and fast) or self.form == "grouped":
+            return ()
+        if torch.get_autocast_dtype(device) != torch.bfloat16:
             return ()
         if self.form == "matrix":
             return PRODUCTS

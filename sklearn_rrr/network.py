@@ -16,6 +16,7 @@ from torch import nn
 
 from sklearn_rrr.backbones import PHASES, initialise
 from sklearn_rrr.branching import (
+    FORMS,
     BranchConv2d,
     BranchLinear,
     split_aligned,
@@ -181,12 +182,19 @@ class RRRNet(nn.Module):
             getattr(self, name).eval()
         return self
 
+    def first_output_bytes(self, image_size):
+        """Return the size of one image's largest layer in float32, the first one's output."""
+        layer = next(m for m in self.stump.modules() if isinstance(m, nn.Conv2d))
+        return 4 * layer.out_channels * math.ceil(image_size / layer.stride[0]) ** 2
+
     def set_branch_form(self, form):
         """Choose how the branches' convolutions run, one of FORMS; same numbers, but for rounding.
 
         "auto": as one grouped convolution, but in training in bfloat16 on the CPU with those
         of its products as matrix products that are faster so. "matrix": all of them.
         """
+        if form not in FORMS:
+            raise ValueError(f"`form` must be one of {', '.join(map(repr, FORMS))}; got {form!r}.")
         for module in self.branches.modules():
             if isinstance(module, BranchConv2d):
                 module.form = form

@@ -269,6 +269,9 @@ def _start_onnxruntime(path, n_threads, precision):
     return lambda images: session.run(None, {"images": images}), metadata
 
 
+_first_use = threading.Lock()
+
+
 @cache
 def _openvino_core():
     """Return the one OpenVINO of the process.
@@ -282,7 +285,8 @@ def _openvino_core():
 
 
 def _start_openvino(path, n_threads, precision):
-    core = _openvino_core()
+    with _first_use:
+        core = _openvino_core()
     model = core.read_model(path)
     try:
         metadata = {k: model.get_rt_info(["framework", k]).astype(str) for k in METADATA}

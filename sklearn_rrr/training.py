@@ -78,14 +78,19 @@ def use_bf16(precision, device):
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def prediction_batch(device):
+def prediction_batch(device, image_bytes=0):
     """Return how many images are predicted at a time.
 
     An image's probabilities must not depend on its company, but on the CPU other kernels,
     which round differently, serve batches of one, odd ones and, with one thread, those of
     more than 12. So batches are even, and small with one thread; measured with torch 2.15.
+    They are smaller, too, where a layer's output takes many `image_bytes` for each image:
+    blocks of more than 32 MiB would be mapped anew each time.
     """
-    return 8 if device.type == "cpu" and torch.get_num_threads() == 1 else 64
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        return 8
+    fitting = 2**24 // max(image_bytes, 1)
+    return 64 if device.type != "cpu" else min(64, max(8, fitting // 2 * 2))
 
 
 @contextmanager
@@ -175,7 +180,8 @@ class BranchNet(NeuralNet):
 
     def load(self, images, batches):
         """Return a loader; it reads ahead where the processor waits for the device."""
-        return load_batches(images, batches, ahead=torch.device(self.device).type != "cpu")
+        waits = torch.device(self.device).type != "cpu"
+        return load_batches(images, batches, ahead=waits and not images.reads_dataset)
 
     def initialize(self):
         super().initialize()
@@ -305,12 +311,13 @@ class BranchNet(NeuralNet):
     def kept_features(self, images, validation, epochs):
         """Put the features of frozen parts in the images' place, where nothing changes them."""
         used = self.settings.cache_features and self.settings.augmentation is None
-        if not used or not self.module_.is_frozen("stump") or epochs == 1:
+        once = (epochs or self.settings.max_epochs) == 1
+        if not used or once or not self.module_.is_frozen("stump"):
             yield images, validation
             return
         example = self.frozen_features(images.__getitems__([0])[0])
-        shape, dtype = example.shape[1:], example.dtype
-        with keep_features([images, validation], self.frozen_features, shape, dtype) as kept:
+        form = self.settings.batch_size, example.shape[1:], example.dtype
+        with keep_features([images, validation], self.frozen_features, *form) as kept:
             self.kept = kept is not None
             try:
                 yield kept or (images, validation)

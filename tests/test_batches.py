@@ -5,10 +5,11 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from sklearn_rrr import batches
 from sklearn_rrr.batches import EpochBatches, LabelledImages, keep_features, load_batches
-from sklearn_rrr.images import make_source
+from sklearn_rrr.images import make_source, sort_input
 
 
 @pytest.mark.parametrize(("n", "size"), [(33, 32), (3, 2), (40, 16), (5, 8), (2, 2), (64, 32)])
@@ -99,7 +100,7 @@ def mean_pixel(images):
 def test_kept_features_stand_in_for_the_images(images, monkeypatch, in_memory):
     if not in_memory:
         monkeypatch.setattr(batches, "MEMORY_BYTES", 10)
-    with keep_features([images, None], mean_pixel, (3, 2, 1), torch.float32) as (kept, none):
+    with keep_features([images, None], mean_pixel, 4, (3, 2, 1), torch.float32) as (kept, none):
         assert none is None
         assert len(kept) == 9
         for features, (labels, weights) in load_batches(kept, EpochBatches(9, 4, 0)):
@@ -113,5 +114,26 @@ def test_kept_features_stand_in_for_the_images(images, monkeypatch, in_memory):
 def test_features_that_do_not_fit_are_not_kept(images, monkeypatch):
     monkeypatch.setattr(batches, "MEMORY_BYTES", 10)
     monkeypatch.setattr(batches, "FILE_BYTES", 20)
-    with keep_features([images], None, (3, 2, 1), torch.float32) as kept:
+    with keep_features([images], None, 4, (3, 2, 1), torch.float32) as kept:
         assert kept is None
+
+
+def test_a_full_disk_costs_time_only(images, monkeypatch):
+    monkeypatch.setattr(batches, "MEMORY_BYTES", 10)
+
+    def refuse(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    with (
+        pytest.warns(UserWarning, match="not kept: No space left"),
+        keep_features([images], mean_pixel, 4, (3, 2, 1), torch.float32) as kept,
+    ):
+        assert kept is None
+
+
+def test_a_dataset_is_read_in_its_own_thread(images):
+    pairs = TensorDataset(torch.zeros(4, 3, 8, 8), torch.arange(4))
+    source = make_source(*sort_input(pairs))
+    assert LabelledImages(source, np.arange(4), np.ones(4), 8).reads_dataset
+    assert not images.reads_dataset

@@ -13,7 +13,8 @@ from sklearn_rrr.memory import keeping_memory
 
 def test_thresholds_change_with_the_first_and_the_last_user(monkeypatch):
     calls = []
-    monkeypatch.setattr(memory, "_set", calls.append)
+    monkeypatch.setattr(memory, "_keep", lambda: calls.append("keep"))
+    monkeypatch.setattr(memory, "_return", lambda: calls.append("return"))
     inside, go_on = threading.Event(), threading.Event()
 
     def use():
@@ -27,16 +28,48 @@ def test_thresholds_change_with_the_first_and_the_last_user(monkeypatch):
         inside.wait(10)
         with keeping_memory():
             pass
-    assert calls == [memory._KEEP]
+    assert calls == ["keep"]
     go_on.set()
     thread.join()
-    assert calls == [memory._KEEP, memory._USUAL]
+    assert calls == ["keep", "return"]
 
 
 def test_nothing_happens_without_glibc(monkeypatch):
     monkeypatch.setattr(memory, "_libc", lambda: None)
     with keeping_memory():
         pass
+
+
+class Glibc:
+    """One that refuses thresholds for blocks above a size."""
+
+    def __init__(self, largest):
+        self.largest, self.set = largest, {}
+
+    def mallopt(self, name, value):
+        accepted = name != memory._MMAP_THRESHOLD or value <= self.largest
+        if accepted:
+            self.set[name] = value
+        return int(accepted)
+
+    def malloc_trim(self, _):
+        self.set["trimmed"] = True
+
+
+@pytest.mark.parametrize(
+    ("largest", "kept"), [(2**40, {-3: 2**30, -1: -1}), (2**25, {-3: 2**25, -1: -1}), (0, {})]
+)
+def test_what_glibc_refuses(monkeypatch, largest, kept):
+    libc = Glibc(largest)
+    monkeypatch.setattr(memory, "_libc", lambda: libc)
+    with keeping_memory():
+        assert libc.set == kept
+    assert libc.set == ({-3: 2**25, -1: 2**26, "trimmed": True} if kept else {})
+
+
+def test_the_choice_of_the_environment_stands(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    assert memory._libc.__wrapped__() is None
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")

@@ -7,10 +7,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_rrr._validation import resolve_device
+from sklearn_rrr.backbones import make_backbone
+from sklearn_rrr.network import RRRNet
 from sklearn_rrr.training import (
     SCHEDULES,
     BranchLoss,
     BranchNet,
+    prediction_batch,
     seeded,
     use_bf16,
 )
@@ -226,6 +229,17 @@ def test_devices():  # fault 46
             resolve_device(unknown)
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert resolve_device("auto").type == expected
+
+
+def test_batches_for_prediction(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    bytes_of = RRRNet(make_backbone("resnet50"), 2, blocks=(1, 1, 1, 1)).first_output_bytes
+    assert bytes_of(128) == 64 * 64 * 64 * 4
+    assert [prediction_batch(cpu, bytes_of(size)) for size in (32, 96, 128, 512)] == [64, 28, 16, 8]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert prediction_batch(cpu, bytes_of(32)) == 8
+    assert prediction_batch(torch.device("cuda"), bytes_of(512)) == 64
 
 
 def test_precision():
