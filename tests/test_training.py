@@ -1,5 +1,7 @@
 """The loop: batches, loss, averaging, norms, schedules, seeds, and what may go wrong."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -177,6 +179,25 @@ def test_interrupted_partial_fit_can_predict(small, digits):
     assert not any(m.training for m in clf.module_.modules())
 
 
+def test_interrupted_partial_fit_predicts_with_what_it_learned(small, digits, monkeypatch):
+    X, y = digits
+    clf = small(learning_rate=0.1).fit(X, y)
+    before, step, steps = clf.predict_proba(X), BranchNet.train_step_single, []
+
+    def interrupt(net, batch, **_):
+        if steps:
+            raise KeyboardInterrupt
+        steps.append(batch)
+        return step(net, batch)
+
+    monkeypatch.setattr(BranchNet, "train_step_single", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        clf.partial_fit(X, y)
+    after = clf.predict_proba(X)
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_array_equal(after, pickle.loads(pickle.dumps(clf)).predict_proba(X))
+
+
 def test_failed_fit_leaves_nothing_half_fitted(small, digits):  # fault 61
     X, y = digits
     clf = small().fit(X, y)
@@ -302,8 +323,6 @@ def test_verbose_shows_progress(small, digits, capsys):
 
 @pytest.mark.gpu
 def test_gpu_fits_and_its_pickle_predicts_on_the_cpu(small, digits):  # fault 59
-    import pickle
-
     X, y = digits
     clf = small(device="cuda", max_epochs=5).fit(X, y)
     probabilities = clf.predict_proba(X)
