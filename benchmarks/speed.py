@@ -359,12 +359,15 @@ def draw(table):
         one = rows.contender.str.endswith(precision)
         axes[1].plot(numbers[one], rows["ms a step"][one], "o-", label=precision)
     axes[1].set(xscale="log", xlabel="branches", ylabel="ms a step", title="Cost of branches")
+    axes[1].set_xticks(numbers.unique(), numbers.unique())
+    axes[1].minorticks_off()
     axes[1].set_ylim(bottom=0)
     axes[1].legend()
     rows = table[(table.part == "inference") & (table.images == 1)]
     colours = np.where(rows.contender.str.startswith("RRR"), "tab:orange", "tab:gray")
-    axes[2].barh(rows.contender, rows.ms, color=colours)
-    axes[2].set(xscale="log", xlabel="ms for one image", title="Latency")
+    bars = axes[2].barh(rows.contender, rows.ms, color=colours)
+    axes[2].bar_label(bars, fmt="%.1f", padding=2)
+    axes[2].set(xlim=(0, 1.15 * rows.ms.max()), xlabel="ms for one image", title="Latency")
     axes[2].invert_yaxis()
     figure.savefig(RESULTS / "speed.png", dpi=110)
 
