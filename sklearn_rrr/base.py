@@ -5,7 +5,6 @@
 
 import copy
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 from numbers import Integral
 
@@ -39,7 +38,6 @@ from sklearn_rrr.images import (
 )
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
-from sklearn_rrr.memory import keeping_memory
 from sklearn_rrr.network import average_probabilities
 from sklearn_rrr.training import (
     PRECISIONS,
@@ -53,7 +51,6 @@ from sklearn_rrr.training import (
     use_bf16,
 )
 
-MANY_BATCHES = 8  # from here on it pays to keep memory between them
 _AUTO = 'Or use "auto".'
 
 
@@ -397,19 +394,17 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         device = self._prediction_device()
         network = self._fold(device)
         bad, size = [], prediction_batch(device, network.first_output_bytes(self.image_size_))
-        starts = range(0, len(source), size)
-        with keeping_memory() if len(starts) >= MANY_BATCHES else nullcontext():
-            for start in starts:
-                index = np.arange(start, min(start + size, len(source)))
-                try:
-                    images = source.load(index, self.image_size_)
-                except BadImages as error:  # go on, to name them all
-                    bad += error.bad
-                    continue
-                if not bad:
-                    with explained_memory(size):
-                        logits = self._forward(network, images, device)
-                    yield logits
+        for start in range(0, len(source), size):
+            index = np.arange(start, min(start + size, len(source)))
+            try:
+                images = source.load(index, self.image_size_)
+            except BadImages as error:  # go on, to name them all
+                bad += error.bad
+                continue
+            if not bad:
+                with explained_memory(size):
+                    logits = self._forward(network, images, device)
+                yield logits
         if bad:
             raise BadImages(bad, len(source))
 
