@@ -14,6 +14,7 @@ from itertools import takewhile
 import torch
 from torch import nn
 
+from sklearn_rrr._validation import check_choice
 from sklearn_rrr.backbones import PHASES, initialise
 from sklearn_rrr.branching import (
     FORMS,
@@ -193,8 +194,7 @@ class RRRNet(nn.Module):
         "auto": as one grouped convolution, but in training in bfloat16 on the CPU with those
         of its products as matrix products that are faster so. "matrix": all of them.
         """
-        if form not in FORMS:
-            raise ValueError(f"`form` must be one of {', '.join(map(repr, FORMS))}; got {form!r}.")
+        check_choice("form", form, FORMS)
         for module in self.branches.modules():
             if isinstance(module, BranchConv2d):
                 module.form = form
