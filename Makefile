@@ -15,7 +15,7 @@ help:
 	@echo "make bench-micro  accuracy and speed on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-costs  size and latency of the networks"
 	@echo "make bench-speed  training and prediction beside the published procedure (20 minutes)"
-	@echo "make bench-memory memory of fit and predict on 50,000 files"
+	@echo "make bench-memory time and memory of fit and predict on 400 to 40,000 files"
 	@echo "make pretrain-synth50  the bundled weights anew (70 minutes; STEPS=50 to try it)"
 	@echo "make transfer-synth50  the trials before its recipe, judged by transfer, DATA=$(DATA)"
 

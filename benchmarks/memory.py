@@ -1,9 +1,10 @@
-"""Peak resident memory of fit and predict on many image files.
+"""Time and peak resident memory of fit and predict against the number of image files.
 
-    python -m benchmarks.memory [--images 50000]
+    python -m benchmarks.memory [--images 400 4000 40000]
 
 Draws the files into a temporary folder (64x64 JPEGs of gradients), then imports, fits for one
-epoch and predicts all in a process of its own, and reports the peak after each. Needs a Unix.
+epoch and predicts all in a process of its own for each number, and reports the peak after each.
+Needs a Unix.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def draw(folder, n_images, size=64):
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:06}.jpg")
 
 
-def work(folder):
+def work(folder, n_images):
     """Import, fit and predict; print [what, seconds, peak in GB so far] of each, as JSON."""
     start = time.perf_counter()
 
@@ -47,7 +48,7 @@ def work(folder):
     from sklearn_rrr import RRRNetClassifier
 
     start = report("import")
-    paths = sorted(folder.glob("*.jpg"))
+    paths = sorted(folder.glob("*.jpg"))[:n_images]
     y = np.arange(len(paths)) % N_CLASSES
     clf = RRRNetClassifier(weights=None, max_epochs=1, random_state=0).fit(paths, y)
     start = report("fit, one epoch")
@@ -55,27 +56,37 @@ def work(folder):
     report("predict")
 
 
+def measure(folder, n_images):
+    """Return [what, seconds, peak in GB so far] of a process that works on so many images."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--work", folder]
+    command += ["--images", str(n_images)]
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--images", type=int, nargs="+", default=[400, 4000, 40_000])
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        work(arguments.work)
+        work(arguments.work, *arguments.images)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        draw(Path(folder), arguments.images)
-        command = [sys.executable, "-m", "benchmarks.memory", "--work", folder]
-        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     lines = [
-        f"| {arguments.images} JPEG files of 64x64 | seconds | peak resident so far, GB |",
-        "|---|---|---|",
+        "JPEG files of 64x64; a process for each number of them.",
+        "",
+        "| images | what | seconds | ms an image | peak resident so far, GB |",
+        "|---|---|---|---|---|",
     ]
-    for what, seconds, peak in map(json.loads, run.stdout.splitlines()):
-        lines.append(f"| {what} | {seconds:.0f} | {peak:.2f} |")
+    with tempfile.TemporaryDirectory() as folder:
+        draw(Path(folder), max(arguments.images))
+        for n in arguments.images:
+            for what, seconds, peak in measure(folder, n):
+                each = "" if what == "import" else f"{1000 * seconds / n:.2f}"
+                lines.append(f"| {n} | {what} | {seconds:.1f} | {each} | {peak:.2f} |")
+                print(lines[-1], flush=True)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "memory.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

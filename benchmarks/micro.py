@@ -2,8 +2,7 @@
 
     python -m benchmarks.micro --data DIR
 
-DIR holds sets in Meta-Album form: ``<SET>/labels.csv`` with the columns FILE_NAME, CATEGORY
-and SPLIT ("train" or "test"), and ``<SET>/images/``. Nothing is chosen on the test images.
+DIR holds sets as benchmarks.data describes. Nothing is chosen on the test images.
 Each set is fitted with the bundled weights and with random ones, for three seeds. Where
 DIR/README.md tabulates an accuracy ``hog`` for the sets, it stands beside ours. A fit whose
 row is in the results already is not run again: delete micro.csv to measure other code.
@@ -17,26 +16,10 @@ from pathlib import Path
 import pandas as pd
 from joblib import Parallel, delayed
 
+from benchmarks.data import find_sets, read_set
 from sklearn_rrr import RRRNetClassifier
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def read_set(folder):
-    """Return {split: (list of paths, labels)} of one set."""
-    table = pd.read_csv(folder / "labels.csv", dtype={"CATEGORY": str})
-    return {
-        split: ([folder / "images" / name for name in rows.FILE_NAME], rows.CATEGORY.to_numpy())
-        for split, rows in table.groupby("SPLIT")
-    }
-
-
-def find_sets(data):
-    """Return the folders of the sets, sorted."""
-    folders = sorted(path.parent for path in data.glob("*/labels.csv"))
-    if not folders:
-        raise SystemExit(f"{data} holds no set: no */labels.csv")
-    return folders
 
 
 def read_hog(data):

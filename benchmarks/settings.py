@@ -2,7 +2,7 @@
 
     python -m benchmarks.settings --data DIR
 
-DIR as in benchmarks.micro; the test images are not read. Each candidate is a dict of
+DIR as benchmarks.data describes; the test images are not read. Each candidate is a dict of
 parameters. A row that is in the results already, of the same bundled weights, is not run again.
 """
 
@@ -16,7 +16,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.model_selection import StratifiedKFold
 
-from benchmarks.micro import RESULTS, find_sets, read_set
+from benchmarks.data import find_sets, read_set
+from benchmarks.micro import RESULTS
 from sklearn_rrr import RRRNetClassifier
 from sklearn_rrr.weights import BUNDLED
 

@@ -8,6 +8,14 @@ from importlib import import_module as _import_module
 from sklearn_rrr._version import __version__ as __version__
 
 _HOMES = {
+    "BaggingEnsemble": "ensembling",
+    "BlockSelector": "block_selection",
+    "EnsembleStrategy": "ensembling",
+    "FastGeometricEnsemble": "ensembling",
+    "FineTuningClassifier": "baselines",
+    "LastLayerClassifier": "baselines",
+    "NaiveEnsemble": "ensembling",
+    "SnapshotEnsemble": "ensembling",
     "OnnxClassifier": "onnx_classifier",
     "RRRNetClassifier": "classifier",
     "cost_report": "costs",

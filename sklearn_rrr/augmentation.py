@@ -3,7 +3,8 @@
 RRR-Net (arXiv:2310.01157), appendix C: two transformations are drawn uniformly with
 replacement for every image and applied in sequence. Images are (B, 3, H, W) float32 in
 [0, 1]. Transformations of one kind run together: the four geometric ones are affine maps
-of the plane, the first three colour ones affine maps of the channels.
+of the plane, the first three colour ones affine maps of the channels. Geometric ones that follow
+each other are one map, so that pixels are interpolated once.
 
 Strengths: shear ±10°, shift ±10 %, RGB shift ±15/255 as published; rotation ±15°, scale
 ±10 %, brightness and contrast ±20 %, and the others as noted are ours.
@@ -55,10 +56,14 @@ class PaperAugmentation:
 
     def __call__(self, images, generator):
         """Transform (B, 3, H, W) in [0, 1]; the generator lives on the images' device."""
-        for _ in range(self.n_draws):
-            drawn = _randint(len(self.transformations), len(images), generator)
-            images = transform(images, [self.transformations[k] for k in drawn], generator)
-        return images
+        draws = [
+            [
+                self.transformations[k]
+                for k in _randint(len(self.transformations), images, generator)
+            ]
+            for _ in range(self.n_draws)
+        ]
+        return transform(images, draws, generator)
 
 
 @dataclass(frozen=True)
@@ -83,20 +88,36 @@ class PerImage:
         return result.to(image.dtype)
 
 
-def transform(images, names, generator):
-    """Apply to each image (B, 3, H, W) the transformation that `names` gives for it."""
+def transform(images, draws, generator):
+    """Apply to each image (B, 3, H, W), in sequence, what each draw names for it.
+
+    A draw is a list of B names.
+    """
     images = images.clone()
-    for group, function in ((GEOMETRIC, _geometric), (COLOUR, _colour)):
-        if rows := [i for i, name in enumerate(names) if name in group]:
-            images[rows] = function(images[rows], [names[i] for i in rows], generator)
-    for name in OTHERS:
-        if rows := [i for i, drawn in enumerate(names) if drawn == name]:
-            images[rows] = _FUNCTIONS[name](images[rows], generator)
+    maps = torch.eye(3, device=images.device).repeat(len(images), 1, 1)
+    waiting = set()  # images with a map that has not been applied
+    for names in draws:
+        if due := [i for i in sorted(waiting) if names[i] not in GEOMETRIC]:
+            images[due] = _warp(images[due], maps[due])
+            maps[due] = torch.eye(3, device=images.device)
+            waiting.difference_update(due)
+        if rows := [i for i, name in enumerate(names) if name in GEOMETRIC]:
+            maps[rows] = maps[rows] @ _geometric(maps[rows], [names[i] for i in rows], generator)
+            waiting.update(rows)
+        if rows := [i for i, name in enumerate(names) if name in COLOUR]:
+            images[rows] = _colour(images[rows], [names[i] for i in rows], generator)
+        for name in OTHERS:
+            if rows := [i for i, drawn in enumerate(names) if drawn == name]:
+                images[rows] = _FUNCTIONS[name](images[rows], generator)
+    if len(waiting) == len(images):
+        return _warp(images, maps)
+    if due := sorted(waiting):
+        images[due] = _warp(images[due], maps[due])
     return images
 
 
-def _randint(high, n, generator):
-    return torch.randint(high, (n,), generator=generator, device=generator.device).tolist()
+def _randint(high, x, generator):
+    return torch.randint(high, (len(x),), generator=generator, device=generator.device).tolist()
 
 
 def _uniform(x, low, high, generator, channels=1):
@@ -111,18 +132,23 @@ def _rows(names, group, device):
 
 
 def _geometric(x, names, generator):
+    """Draw affine maps of the plane, (B, 3, 3), from where a pixel goes to where it was."""
     unit = _uniform(x, -1, 1, generator, channels=2)[..., 0, 0]  # (B, 2) in [-1, 1]
-    maps = torch.eye(2, 3, device=x.device).repeat(len(x), 1, 1)
+    maps = torch.eye(3, device=x.device).repeat(len(x), 1, 1)
     rotated, moved, scaled, sheared = _rows(names, GEOMETRIC, x.device)
     u, shear = unit[:, 0], torch.tan(unit * math.radians(10))
     cos, sin = torch.cos(u * math.radians(15)), torch.sin(u * math.radians(15))
     rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
-    maps[rotated, :, :2] = rotation[rotated]
-    maps[moved, :, 2] = unit[moved] * 0.2  # the image spans 2 units
-    maps[scaled, :, :2] *= (1 + 0.1 * u[scaled])[:, None, None]
+    maps[rotated, :2, :2] = rotation[rotated]
+    maps[moved, :2, 2] = unit[moved] * 0.2  # the image spans 2 units
+    maps[scaled, :2, :2] *= (1 + 0.1 * u[scaled])[:, None, None]
     maps[sheared, 0, 1], maps[sheared, 1, 0] = shear[sheared].T
-    grid = F.affine_grid(maps, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False).clamp(0, 1)
+    return maps
+
+
+def _warp(x, maps):
+    grid = F.affine_grid(maps[:, :2], list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False).clamp_(0, 1)
 
 
 def _colour(x, names, generator):

@@ -27,8 +27,10 @@ from sklearn_rrr.augmentation import GEOMETRIC, PaperAugmentation, PerImage
 from sklearn_rrr.backbones import AUGMENTATIONS, HEAD_INITS
 from sklearn_rrr.batches import LabelledImages
 from sklearn_rrr.costs import count_parameters
+from sklearn_rrr.ensembling import EnsembleStrategy
 from sklearn_rrr.images import (
     ADD_AXIS,
+    MAX_IMAGE_PIXELS,
     SMALLEST_PICTURE,
     BadImages,
     DatasetImages,
@@ -38,7 +40,7 @@ from sklearn_rrr.images import (
 )
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
-from sklearn_rrr.network import average_probabilities
+from sklearn_rrr.network import average_probabilities, decompose_uncertainty
 from sklearn_rrr.training import (
     PRECISIONS,
     SCHEDULES,
@@ -47,7 +49,6 @@ from sklearn_rrr.training import (
     make_net,
     prediction_batch,
     seeded,
-    train,
     use_bf16,
 )
 
@@ -57,9 +58,61 @@ _AUTO = 'Or use "auto".'
 class BaseImageClassifier(ClassifierMixin, BaseEstimator):
     """Classifier of images; a child says which network is trained.
 
-    A child implements ``_check_parameters()``, ``_load_backbone()`` and
-    ``_make_module(backbone)``, and has the parameters that the methods here read.
+    A child implements ``_load_backbone()`` and ``_make_module(backbone)``, extends
+    ``_check_parameters()``, and says what else "auto" is settled for: ``trainable``, ``split``,
+    ``stump_lr_factor``, ``norm_warmup_epochs``, ``sampling``.
     """
+
+    def __init__(
+        self,
+        backbone="synth50",
+        *,
+        weights="pretrained",
+        max_epochs="auto",
+        batch_size=32,
+        learning_rate="auto",
+        weight_decay=0.01,
+        lr_schedule="auto",
+        ema_epochs=0.2,
+        head_init="auto",
+        augmentation="auto",
+        cache_features=True,
+        class_weight=None,
+        validation_fraction=None,
+        early_stopping=False,
+        patience=10,
+        image_shape=None,
+        image_size=None,
+        on_bad_file="raise",
+        max_image_pixels=MAX_IMAGE_PIXELS,
+        device="auto",
+        precision="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.lr_schedule = lr_schedule
+        self.ema_epochs = ema_epochs
+        self.head_init = head_init
+        self.augmentation = augmentation
+        self.cache_features = cache_features
+        self.class_weight = class_weight
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.image_shape = image_shape
+        self.image_size = image_size
+        self.on_bad_file = on_bad_file
+        self.max_image_pixels = max_image_pixels
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -73,9 +126,6 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images.")
         if self.learning_rate != "auto":
             check_real("learning_rate", self.learning_rate, 0, hint=_AUTO, open_low=True)
-        if self.stump_lr_factor != "auto":
-            factor = self.stump_lr_factor
-            check_real("stump_lr_factor", factor, 0, 1, hint=_AUTO, open_low=True)
         check_real("weight_decay", self.weight_decay, 0)
         check_choice("head_init", self.head_init, ("auto", *HEAD_INITS))
         check_choice("lr_schedule", self.lr_schedule, ("auto", *SCHEDULES))
@@ -132,16 +182,25 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             Before the first epoch, for everything that is wrong with parameters, images or
             labels; during training if the loss is no longer finite or memory ran out.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X, y, sample_weight, earlier=None):
+        """Train; an `earlier` fit of the same classes gives what its network shares with ours."""
         self._check_parameters()
         self._forget()
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
             backbone = self._load_backbone()
             images = self._read_training_data(X, y, sample_weight, backbone=backbone)
+            self._split_seed = seed if earlier is None else earlier._split_seed
             module = self._make_module(backbone)
             images, validation = self._hold_out(images, seed)
             settings = self._settings(len(images), seed)
-            self._net = train(module, images, validation, settings)
+            if earlier is not None:
+                module.load_state_dict(earlier.module_.state_dict(), strict=False)
+                settings = replace(settings, head_init="random")  # as they are
+            images = self._weigh(images, module, seed)
+            self._net = self._strategy().train(module, images, validation, settings)
         self._finish(module, settings)
         return self
 
@@ -188,17 +247,25 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
                 "`class_weight`='balanced' knows the classes' counts of one call only; give "
                 "partial_fit a dict, or sample_weight."
             )
+        if self._strategy().cyclic:
+            raise ValueError(
+                f"`ensemble`={self.ensemble!r} trains in cycles, which partial_fit cannot go on "
+                'with; use "naive" or "bagging".'
+            )
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
             backbone = self._load_backbone() if first else None
             images = self._read_training_data(X, y, sample_weight, classes, backbone)
             if first:
+                self._split_seed = seed
                 settings = self._settings(len(images), seed)
                 self._net = make_net(self._make_module(backbone), settings)
                 self._net.warm_up(images)
             else:
                 settings = self._renew_net(len(images))
             self._folded = {}  # even if the training is interrupted
+            history = self._net.history
+            images = self._weigh(images, self._net.module_, [settings.seed, len(history)])
             self._net.run(images, epochs=1)
         self._finish(self._net.module_, settings)
         return self
@@ -284,6 +351,16 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             return images, None
         parts = hold_out(images.labels.numpy(), self.validation_fraction, seed)
         return tuple(images.subset(part) for part in parts)
+
+    def _strategy(self):
+        """Return the EnsembleStrategy; a child may have a parameter for it."""
+        return EnsembleStrategy()
+
+    def _weigh(self, images, module, seed):
+        """Return the images with weights of each branch, where the strategy has such."""
+        rng = np.random.default_rng(seed)
+        factors = self._strategy().weigh(len(images), module.n_branches, rng)
+        return images if factors is None else images.weigh(factors)
 
     def _settle(self, name):
         """Return a parameter; "auto" is what the backbone recommends."""
@@ -371,6 +448,48 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         chunks = [average_probabilities(logits.double()) for logits in self._logits(X)]
         return torch.cat(chunks).numpy()
+
+    def predict_branches(self, X):
+        """Predict the probabilities of each branch.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; other sizes are resized likewise.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, n_branches, n_classes)
+            float64; their mean over branches is :meth:`predict_proba`.
+        """
+        check_is_fitted(self)
+        return torch.cat([logits.double().softmax(2) for logits in self._logits(X)]).numpy()
+
+    def predict_uncertainty(self, X):
+        """Predict how sure the ensemble is, and why it is not.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; other sizes are resized likewise.
+
+        Returns
+        -------
+        uncertainty : pandas.DataFrame
+            A row per image, in nats: ``total_entropy`` of the mean probabilities; their
+            ``expected_entropy``, the mean over branches (aleatoric: the image is ambiguous);
+            ``mutual_information``, the difference (epistemic: branches disagree, as on images
+            unlike those of the training). ``vote_agreement`` is the share of branches in
+            [1 / n_branches, 1] whose most probable class is the most frequent one. Indexed as a
+            frame or Series of images is.
+
+        References
+        ----------
+        Depeweg et al. (2018), Decomposition of uncertainty in Bayesian deep learning for
+        efficient and risk-sensitive learning, arXiv:1710.07283, section 3.
+        """
+        table = decompose_uncertainty(self.predict_branches(X))
+        return pd.DataFrame(table, index=X.index if hasattr(X, "iloc") else None)
 
     def predict(self, X):
         """Predict the label of each image.

@@ -17,7 +17,10 @@ MEMORY_BYTES, FILE_BYTES = 2**30, 2**34  # of kept features
 
 
 class LabelledImages(Dataset):
-    """A source with encoded labels (n,) and sample weights (n,), read batch by batch."""
+    """A source with encoded labels (n,) and sample weights, read batch by batch.
+
+    Weights are (n,), or (n, M) where each branch has its own.
+    """
 
     def __init__(self, source, labels, weights, image_size):
         self.source, self.image_size = source, image_size
@@ -37,8 +40,13 @@ class LabelledImages(Dataset):
         source = self.source.select(indices)
         return LabelledImages(source, self.labels[indices], self.weights[indices], self.image_size)
 
+    def weigh(self, factors):
+        """Return the same images with weights multiplied by factors (n, M)."""
+        weights = self.weights[:, None] * torch.as_tensor(factors, dtype=torch.float32)
+        return LabelledImages(self.source, self.labels, weights / weights.mean(0), self.image_size)
+
     def __getitems__(self, indices):
-        """Return images (B, 3, S, S) and (labels, weights), each (B,).
+        """Return images (B, 3, S, S) and (labels, weights), each (B,); weights may be (B, M).
 
         With `indices` (M, B) the images of all branches follow each other, (M·B, 3, S, S),
         and labels and weights are (B, M).
@@ -85,7 +93,12 @@ class KeptFeatures(Dataset):
 
 def _targets(images, index):
     """Return the labels and weights at an index (B,) or (M, B), each (B,) or (B, M)."""
-    return tuple(t[index].movedim(0, -1) for t in (images.labels, images.weights))
+    labels, weights = images.labels[index], images.weights[index]
+    if index.ndim == 1:
+        return labels, weights
+    if weights.ndim == 3:  # (M, B, M): each branch its own weights of its own images
+        return labels.T, weights.diagonal(dim1=0, dim2=2)
+    return labels.T, weights.T
 
 
 def _allocate(shape, dtype, folder):
@@ -180,6 +193,9 @@ def load_batches(images, batches, ahead=False):
 class _Ahead:
     def __init__(self, images, batches):
         self.images, self.batches = images, batches
+
+    def __len__(self):
+        return len(self.batches)
 
     def __iter__(self):
         with ThreadPoolExecutor(1) as pool:

@@ -4,6 +4,7 @@ RRR-Net (arXiv:2310.01157), section 3.3 and Algorithm 2. M branches lie in the c
 of one network, branch by branch: (B, M·C, H, W).
 """
 
+import copy
 import math
 
 import torch
@@ -109,6 +110,34 @@ def widen(module, n_branches):
             widen(child, n_branches)
 
 
+def take_branch(network, index):
+    """Return a network of one branch: copies of the stump and of branch `index` of an RRRNet."""
+    n_branches, member = network.n_branches, copy.deepcopy(network)
+    member.n_branches = 1
+    for child in [*member.branches.modules(), member.head]:
+        for name in ("in_channels", "out_channels", "groups", "num_features", "n_branches"):
+            if hasattr(child, name):
+                setattr(child, name, getattr(child, name) // n_branches)
+        for name, tensor in list(child.named_parameters(recurse=False)):
+            part = tensor.detach().chunk(n_branches)[index].clone()
+            setattr(child, name, nn.Parameter(part, tensor.requires_grad))
+        for name, tensor in list(child.named_buffers(recurse=False)):
+            if tensor.ndim:
+                setattr(child, name, tensor.chunk(n_branches)[index].clone())
+    return member
+
+
+@torch.no_grad()
+def put_branch(network, index, member):
+    """Write the branch of a network that :func:`take_branch` made into branch `index`."""
+    state = network.state_dict()  # shares its tensors
+    for name, tensor in member.state_dict().items():
+        if name.startswith(("branches.", "head.")):
+            whole = state[name]
+            part = whole.chunk(network.n_branches)[index] if tensor.ndim else whole
+            part.copy_(tensor)
+
+
 @torch.no_grad()
 def split_kernels(pretrained, branches, n_branches, generator=None):
     """Fill the branches' convolutions from the pre-trained kernels, Algorithm 2.
@@ -152,10 +181,14 @@ def split_aligned(pretrained, branches, n_branches, generator=None):
     channels where the widths allow it; else channels repeat across branches, never inside
     one.
     """
+    phases = list(zip(pretrained, branches, strict=True))
+    # Drawn before all others, so that they do not depend on the number of blocks.
+    drawn = [
+        _draw_channels(*_channels(source[0], target[0], n_branches), n_branches, generator)
+        for source, target in phases
+    ]
     inputs = None  # all channels of the stump
-    for source_phase, target_phase in zip(pretrained, branches, strict=True):
-        total, width = _channels(source_phase[0], target_phase[0], n_branches)
-        outputs = _draw_channels(total, width, n_branches, generator)
+    for (source_phase, target_phase), outputs in zip(phases, drawn, strict=True):
         for source, target in zip(source_phase, target_phase, strict=True):
             _align_block(source, target, inputs, outputs, n_branches, generator)
             inputs = outputs

@@ -3,15 +3,17 @@
 import warnings
 from numbers import Integral
 
+import torch
+from sklearn.base import clone
+
 from sklearn_rrr._validation import check_choice, check_int, check_real
 from sklearn_rrr.backbones import PHASES, SPLITS, TRAINABLE
 from sklearn_rrr.base import BaseImageClassifier
+from sklearn_rrr.ensembling import make_strategy
 from sklearn_rrr.images import MAX_IMAGE_PIXELS
 from sklearn_rrr.network import MAX_BRANCHES, RRRNet
 from sklearn_rrr.training import SAMPLINGS
 from sklearn_rrr.weights import load_backbone
-
-ENSEMBLES = ("naive",)
 
 
 class RRRNetClassifier(BaseImageClassifier):
@@ -48,8 +50,11 @@ class RRRNetClassifier(BaseImageClassifier):
     trainable : {"auto", "head", "branches", "all"}, default="auto"
         What learns. "branches" includes the heads and freezes the stump. With "branches" and
         split="paper" an unsplit network starts with fresh norms, too (model [C]).
-    ensemble : {"naive"}, default="naive"
-        How branches are trained: "naive", each on all images.
+    ensemble : {"naive", "bagging", "snapshot", "fge"} or EnsembleStrategy, default="naive"
+        How branches are trained: "naive", each on all images; "bagging", each on a bootstrap
+        sample; "snapshot" and "fge", one in cycles of the learning rate, whose weights become
+        the branches. :class:`BaggingEnsemble`, :class:`SnapshotEnsemble` and
+        :class:`FastGeometricEnsemble` have parameters of their own.
     sampling : {"shared", "independent"}, default="shared"
         Whether the branches see the same batches, with one pass through the stump, or each
         its own order and augmentation, as published.
@@ -209,8 +214,31 @@ class RRRNetClassifier(BaseImageClassifier):
         random_state=None,
         verbose=0,
     ):
-        self.backbone = backbone
-        self.weights = weights
+        super().__init__(
+            backbone,
+            weights=weights,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            lr_schedule=lr_schedule,
+            ema_epochs=ema_epochs,
+            head_init=head_init,
+            augmentation=augmentation,
+            cache_features=cache_features,
+            class_weight=class_weight,
+            validation_fraction=validation_fraction,
+            early_stopping=early_stopping,
+            patience=patience,
+            image_shape=image_shape,
+            image_size=image_size,
+            on_bad_file=on_bad_file,
+            max_image_pixels=max_image_pixels,
+            device=device,
+            precision=precision,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.blocks = blocks
         self.n_branches = n_branches
         self.split_at = split_at
@@ -220,29 +248,8 @@ class RRRNetClassifier(BaseImageClassifier):
         self.trainable = trainable
         self.ensemble = ensemble
         self.sampling = sampling
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
         self.stump_lr_factor = stump_lr_factor
-        self.weight_decay = weight_decay
-        self.lr_schedule = lr_schedule
-        self.ema_epochs = ema_epochs
         self.norm_warmup_epochs = norm_warmup_epochs
-        self.head_init = head_init
-        self.augmentation = augmentation
-        self.cache_features = cache_features
-        self.class_weight = class_weight
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.patience = patience
-        self.image_shape = image_shape
-        self.image_size = image_size
-        self.on_bad_file = on_bad_file
-        self.max_image_pixels = max_image_pixels
-        self.device = device
-        self.precision = precision
-        self.random_state = random_state
-        self.verbose = verbose
 
     def _check_parameters(self):
         check_int("n_branches", self.n_branches, 1, MAX_BRANCHES, "Use 1 for an unsplit network.")
@@ -252,11 +259,32 @@ class RRRNetClassifier(BaseImageClassifier):
             check_int("width_offset", self.width_offset, 0, hint='Or use "auto".')
         check_real("dropout", self.dropout, 0, 0.99)
         check_choice("trainable", self.trainable, ("auto", *TRAINABLE))
-        check_choice("ensemble", self.ensemble, ENSEMBLES)
+        strategy = make_strategy(self.ensemble)
+        if strategy.cyclic and self.early_stopping:
+            raise ValueError(
+                f"`early_stopping`=True would cut the cycles of `ensemble`={self.ensemble!r}; "
+                'use "naive" or "bagging".'
+            )
         check_choice("sampling", self.sampling, SAMPLINGS)
+        if self.stump_lr_factor != "auto":
+            factor = self.stump_lr_factor
+            check_real("stump_lr_factor", factor, 0, 1, hint='Or use "auto".', open_low=True)
         if self.norm_warmup_epochs != "auto":
             check_int("norm_warmup_epochs", self.norm_warmup_epochs, 0, hint='Or use "auto".')
         super()._check_parameters()
+
+    def _grow(self, blocks, X, y=None, sample_weight=None, random_state=None):
+        """Return a copy with other blocks that trains on from these weights, on the same classes.
+
+        New blocks start pre-trained. The branches keep their widths.
+        """
+        grown = clone(self).set_params(
+            blocks=blocks, width_offset=self.width_offset_, random_state=random_state
+        )
+        return grown._fit(X, y, sample_weight, earlier=self)
+
+    def _strategy(self):
+        return make_strategy(self.ensemble)
 
     def _load_backbone(self):
         backbone, pretrained = load_backbone(self.backbone, self.weights)
@@ -306,6 +334,7 @@ class RRRNetClassifier(BaseImageClassifier):
             width_offset=self.width_offset,
             fresh_norms=fresh,
             dropout=self.dropout,
+            generator=torch.Generator().manual_seed(self._split_seed),
         )
         self.width_offset_, self.branch_planes_ = module.width_offset, module.branch_planes
         return module.freeze(self.trainable_)

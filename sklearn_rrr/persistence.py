@@ -20,7 +20,9 @@ from torch import nn
 from sklearn_rrr._version import __version__
 from sklearn_rrr.backbones import FineTuning, make_backbone
 from sklearn_rrr.base import BaseImageClassifier
+from sklearn_rrr.baselines import FineTuningClassifier, LastLayerClassifier
 from sklearn_rrr.classifier import RRRNetClassifier
+from sklearn_rrr.ensembling import ENSEMBLES
 from sklearn_rrr.images.sources import ImageFormat
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import MAX_BRANCHES, RRRNet, average_probabilities
@@ -29,8 +31,10 @@ from sklearn_rrr.training import Settings, seeded
 from sklearn_rrr.weights import check_state, write_atomically
 
 HEADER = "sklearn_rrr"
-ESTIMATORS = {cls.__name__: cls for cls in (RRRNetClassifier,)}
-RECORDS = {cls.__name__: cls for cls in (FineTuning, ImageFormat, Settings)}
+ESTIMATORS = {
+    cls.__name__: cls for cls in (RRRNetClassifier, LastLayerClassifier, FineTuningClassifier)
+}
+RECORDS = {cls.__name__: cls for cls in (FineTuning, ImageFormat, Settings, *ENSEMBLES.values())}
 FITTED = {"classes_", "image_size_", "trainable_", "fine_tuning_", "_image_format"}
 OPSET = 18  # of ONNX
 DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -145,9 +149,9 @@ def _encode(value, name):
         return {"array": _encode(value.tolist(), name), "dtype": value.dtype.str}
     if isinstance(value, pd.DataFrame):
         return {"frame": _encode({str(c): value[c].tolist() for c in value}, name)}
-    if is_dataclass(value) and type(value).__name__ in RECORDS:
-        fields = {f: getattr(value, f) for f in value.__dataclass_fields__}
-        return {type(value).__name__: _encode(fields, name)}
+    if type(value) is RECORDS.get(type(value).__name__):
+        fields = value.__dict__ if is_dataclass(value) else value.get_params()
+        return {type(value).__name__: _encode(dict(fields), name)}
     if isinstance(value, (os.PathLike, torch.device)):
         return str(value)
     cure = "Use joblib.dump." if name.endswith("_") else "Set a plain value, or use joblib.dump."

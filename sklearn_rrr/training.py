@@ -148,8 +148,9 @@ class BranchLoss(nn.Module):
 
     def forward(self, logits, labels, weights):
         """(B, M, K) logits; labels and weights (B,), or (B, M) where branches differ."""
-        if labels.ndim == 1:
-            labels, weights = (t[:, None].expand(logits.shape[:2]) for t in (labels, weights))
+        labels, weights = (
+            t[:, None].expand(logits.shape[:2]) if t.ndim == 1 else t for t in (labels, weights)
+        )
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
         return (losses * weights.flatten()).sum() / len(logits)
 
@@ -262,16 +263,20 @@ class BranchNet(NeuralNet):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
 
     def _train_epoch(self, iterator, prefix, step_fn, **fit_params):
-        """As skorch's own, but losses are read once an epoch: the device need not wait."""
-        losses = []
-        for batch in iterator:
+        """As skorch's own, but losses are read once an epoch: the device need not wait.
+
+        They lie in one block: small ones, each where it was freed last, would keep the large
+        blocks between them from being used again as a whole.
+        """
+        losses = torch.empty(len(iterator), device=self.device)
+        for i, batch in enumerate(iterator):
             self.notify("on_batch_begin", batch=batch, training=True)
             step = step_fn(batch, **fit_params)
-            losses.append(step["loss"])
+            losses[i] = step["loss"]
             self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
             self.notify("on_batch_end", batch=batch, training=True, **step)
         batches = self.history[-1]["batches"]
-        for row, loss in zip(batches, torch.stack(losses).tolist(), strict=True):
+        for row, loss in zip(batches, losses.tolist(), strict=True):
             row[f"{prefix}_loss"] = loss
         self.history.record(f"{prefix}_batch_count", len(losses))
 
@@ -426,6 +431,21 @@ class _WeightAveraging(Callback):
             net.module_.trainable_parts().load_state_dict(average.module.state_dict())
 
 
+class _AfterStep(Callback):
+    """Calls a function with the number of steps so far, after each."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_train_begin(self, net, **_):
+        self.n_steps_ = 0
+
+    def on_batch_end(self, net, training=False, **_):
+        if training:
+            self.n_steps_ += 1
+            self.function(self.n_steps_)
+
+
 class _FiniteLoss(Callback):
     def on_epoch_end(self, net, **_):
         if not math.isfinite(net.history[-1, "train_loss"]):
@@ -499,7 +519,7 @@ def _rates(settings):
     return [("stump.*", {"lr": settings.stump_lr_factor * settings.learning_rate})]
 
 
-def train(module, images, validation, settings):
+def train(module, images, validation, settings, rate=None, after_step=None):
     """Train a network as the paper does.
 
     Parameters
@@ -510,29 +530,42 @@ def train(module, images, validation, settings):
     images, validation : LabelledImages
         Validation may be None.
     settings : Settings
+    rate : callable or None, default=None
+        From a step, 0 to :func:`count_steps` - 1, to a factor on the learning rate, in place
+        of the settings' schedule.
+    after_step : callable or None, default=None
+        Called with the number of steps so far, after each.
 
     Returns
     -------
     net : BranchNet
         Ready to train on, with a fresh optimiser and the history so far.
     """
-    n_batches = len(EpochBatches(len(images), settings.batch_size, settings.seed))
-    net = make_net(module, settings, _callbacks(settings, validation, n_batches))
+    if rate is None:
+        rate = make_schedule(settings, count_steps(images, settings))
+    net = make_net(module, settings, _callbacks(settings, validation, rate, after_step))
     net.warm_up(images)
     history = net.run(images, validation).history
     module.zero_grad(set_to_none=True)
     return make_net(module, settings, history=history)
 
 
-def _callbacks(settings, validation, n_batches):
-    if settings.lr_schedule != "constant":
-        schedule, total = SCHEDULES[settings.lr_schedule], settings.max_epochs * n_batches
-        yield LRScheduler(
-            LambdaLR,
-            lr_lambda=lambda step: schedule(min(step / total, 1)),
-            step_every="batch",
-            event_name=None,
-        )
+def count_steps(images, settings):
+    """Return the number of steps of a whole training."""
+    batches = EpochBatches(len(images), settings.batch_size, settings.seed)
+    return len(batches) * settings.max_epochs
+
+
+def make_schedule(settings, total):
+    """Return the settings' schedule over so many steps: from a step to a factor on the rate."""
+    schedule = SCHEDULES[settings.lr_schedule]
+    return lambda step: schedule(min(step / max(total, 1), 1))
+
+
+def _callbacks(settings, validation, rate, after_step):
+    yield LRScheduler(LambdaLR, lr_lambda=rate, step_every="batch", event_name=None)
+    if after_step is not None:
+        yield _AfterStep(after_step)
     if settings.ema_epochs and settings.patience is None:
         yield _WeightAveraging(settings.ema_epochs, settings.max_epochs)
     if validation is not None:

@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from sklearn_rrr.augmentation import (
+    GEOMETRIC,
     TRANSFORMATIONS,
     PaperAugmentation,
     PerImage,
@@ -35,7 +36,7 @@ def test_the_papers_list():
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_each_changes_images_within_range(name):
     images = picture(8)
-    result = transform(images, [name] * 8, generator())
+    result = transform(images, [[name] * 8], generator())
     assert result.shape == images.shape
     assert result.dtype == torch.float32
     assert result.min() >= 0
@@ -46,7 +47,7 @@ def test_each_changes_images_within_range(name):
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_parameters_differ_from_image_to_image(name):
-    result = transform(picture(8), [name] * 8, generator())
+    result = transform(picture(8), [[name] * 8], generator())
     alike = torch.equal(result[0], result[1]) and torch.equal(result[1], result[2])
     assert alike == (name in ("inversion", "equalisation"))  # these have none
 
@@ -56,8 +57,8 @@ def test_batches_have_the_distribution_of_single_images(name):
     """Mean and spread of the change, drawn in one batch and one image at a time."""
     n, image = 300, picture(1, 16)
     rng = generator(1)
-    single = torch.cat([transform(image, [name], rng) for _ in range(n)])
-    batch = transform(image.repeat(n, 1, 1, 1), [name] * n, generator(2))
+    single = torch.cat([transform(image, [[name]], rng) for _ in range(n)])
+    batch = transform(image.repeat(n, 1, 1, 1), [[name] * n], generator(2))
     change = [(result - image).abs().mean((1, 2, 3)).tolist() for result in (single, batch)]
     change = np.array(change)  # (2, n)
     spread = change.std() + 1e-6
@@ -67,7 +68,8 @@ def test_batches_have_the_distribution_of_single_images(name):
 
 def test_only_the_named_images_change():
     images = picture(4)
-    result = transform(images, ["inversion", "rotation", "inversion", "solarisation"], generator())
+    names = ["inversion", "rotation", "inversion", "solarisation"]
+    result = transform(images, [names], generator())
     torch.testing.assert_close(result[0], 1 - images[0])
     torch.testing.assert_close(result[2], 1 - images[2])
     assert not torch.equal(result[1], images[1])
@@ -77,9 +79,22 @@ def test_translation_shifts_by_at_most_a_tenth():
     image = torch.zeros(1, 3, 40, 40)
     image[..., 20, 20] = 1
     for seed in range(20):
-        moved = transform(image, ["translation"], generator(seed))[0, 0]
+        moved = transform(image, [["translation"]], generator(seed))[0, 0]
         row, column = divmod(int(moved.argmax()), 40)
         assert max(abs(row - 20), abs(column - 20)) <= 5
+
+
+@pytest.mark.parametrize("second", [*GEOMETRIC, "inversion", "equalisation"])
+def test_two_draws_in_sequence_are_one_after_the_other(second):
+    """Maps of the plane are joined; the inner part shows little but one interpolation less."""
+    images = picture(6, 64)
+    both = transform(images, [["rotation"] * 6, [second] * 6], generator(5))
+    rng = generator(5)  # draws alike: names are given, and parameters drawn draw by draw
+    rotated = transform(images, [["rotation"] * 6], rng)
+    expected = transform(rotated, [[second] * 6], rng)
+    inner = (..., slice(16, 48), slice(16, 48))
+    assert (both - expected)[inner].abs().max() < 0.02
+    assert (both - rotated)[inner].abs().max() > 0.05
 
 
 def test_jpeg_loss_is_that_of_a_jpeg_file():
@@ -97,8 +112,8 @@ def test_jpeg_loss_is_that_of_a_jpeg_file():
 def test_two_draws_uniform_with_replacement(monkeypatch):
     drawn = []
 
-    def record(images, names, rng):
-        drawn.append(names)
+    def record(images, draws, rng):
+        drawn.extend(draws)
         return images
 
     monkeypatch.setattr("sklearn_rrr.augmentation.transform", record)

@@ -208,7 +208,7 @@ def test_the_papers_epochs():
         ("blocks", 3, "`blocks` must be 4 ints .*got 3"),
         ("split_at", "conv6_x", "`split_at` must be one of 'conv2_x', .*got 'conv6_x'"),
         ("split", "random", "`split` must be one of 'auto', 'paper', 'aligned'; got 'random'"),
-        ("ensemble", "boosting", "`ensemble` must be one of 'naive'; got 'boosting'"),
+        ("ensemble", "boosting", "`ensemble` must be one of 'naive', 'bagging'"),
         ("sampling", None, "`sampling` must be one of 'shared', 'independent'; got None"),
         ("trainable", "stump", "`trainable` must be one of 'auto', 'head', 'branches', 'all'"),
         ("width_offset", 100, "`width_offset`=100 would leave the branches of 'tiny' without"),

@@ -7,7 +7,7 @@ Dataset. A source holds it as it came and decodes batch by batch.
 
 from sklearn_rrr.images.decoding import MAX_IMAGE_PIXELS, BadImages
 from sklearn_rrr.images.folders import load_image_folder
-from sklearn_rrr.images.forms import DatasetImages, sort_input
+from sklearn_rrr.images.forms import DatasetImages, sort_input, take_images
 from sklearn_rrr.images.inspection import inspect_images
 from sklearn_rrr.images.layout import ADD_AXIS, SMALLEST_PICTURE
 from sklearn_rrr.images.sources import as_unit_float, make_source
@@ -23,4 +23,5 @@ __all__ = [
     "load_image_folder",
     "make_source",
     "sort_input",
+    "take_images",
 ]

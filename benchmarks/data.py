@@ -1,0 +1,47 @@
+"""Folders of data sets in Meta-Album form: ``<SET>/labels.csv`` and ``<SET>/images/``."""
+
+import numpy as np
+import pandas as pd
+
+PER_CLASS = 20  # images to train on, and to test on, of a set that says no split
+
+
+def find_sets(data):
+    """Return the folders of the sets, sorted."""
+    folders = sorted(path.parent for path in data.glob("*/labels.csv"))
+    if not folders:
+        raise SystemExit(f"{data} holds no set: no */labels.csv")
+    return folders
+
+
+def read_set(folder, seed=0):
+    """Return {split: (list of paths, labels)} of one set, "train" and "test".
+
+    ``labels.csv`` has the columns FILE_NAME and CATEGORY, and may have SPLIT. Without it, 20
+    images of each class are drawn to train on and 20 others to test on.
+    """
+    table = pd.read_csv(folder / "labels.csv", dtype={"CATEGORY": str})
+    if missing := {"FILE_NAME", "CATEGORY"} - set(table):
+        raise SystemExit(f"{folder / 'labels.csv'} has no column {min(missing)}")
+    if "SPLIT" not in table:
+        table = _draw_split(table, folder, seed)
+    parts = {name: rows for name, rows in table.groupby("SPLIT") if name in ("train", "test")}
+    if len(parts) < 2:
+        raise SystemExit(f"{folder / 'labels.csv'}: SPLIT must hold both train and test")
+    return {
+        split: ([folder / "images" / name for name in rows.FILE_NAME], rows.CATEGORY.to_numpy())
+        for split, rows in parts.items()
+    }
+
+
+def _draw_split(table, folder, seed):
+    rng, drawn = np.random.default_rng(seed), []
+    for category, rows in table.groupby("CATEGORY"):
+        if len(rows) < 2 * PER_CLASS:
+            raise SystemExit(
+                f"{folder.name}: class {category!r} has {len(rows)} images, {2 * PER_CLASS} are "
+                "needed; give labels.csv a column SPLIT with train and test"
+            )
+        chosen = rows.iloc[rng.permutation(len(rows))[: 2 * PER_CLASS]]
+        drawn.append(chosen.assign(SPLIT=["train", "test"] * PER_CLASS))
+    return pd.concat(drawn)

@@ -1,0 +1,157 @@
+"""The experiments of RRR-Net (arXiv:2310.01157) on any folder of data sets.
+
+    python -m benchmarks.paper --data DIR
+
+DIR holds sets as benchmarks.data describes. Every fit is a row of ``fits.csv`` at once; one that
+is there already is not run again. Then come the tables and the figures of what is there. Test
+images are read to report, and nothing is chosen by them.
+"""
+
+import argparse
+import time
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+
+from benchmarks.data import find_sets, read_set
+from benchmarks.paper import figures, statistics
+from sklearn_rrr import cost_report, count_macs, load_backbone
+from sklearn_rrr.baselines import PUBLISHED, paper_models
+from sklearn_rrr.network import RRRNet
+
+RESULTS = Path(__file__).parent.parent / "results" / "paper"
+SETTINGS = {"default": {}, "published": PUBLISHED}
+# A fit is known by these.
+KEY = ["backbone", "settings", "epochs", "image_size", "model", "set", "seed"]
+
+
+def make_model(name, seed, backbone, settings, **parameters):
+    """Return an unfitted model, one of A to E, or of "<n> branches"."""
+    given = {"backbone": backbone, "random_state": seed} | SETTINGS[settings] | parameters
+    if name.endswith(" branches"):
+        return paper_models(**given)["E"].set_params(n_branches=int(name.split()[0]))
+    return paper_models(**given)[name]
+
+
+def measure(folder, key, n_threads):
+    """Fit one model on one set; return its row."""
+    parameters = {"image_size": key["image_size"] or None}
+    if key["epochs"]:
+        parameters["max_epochs"] = key["epochs"]
+    sets = read_set(folder)
+    (X, y), (X_test, y_test) = sets["train"], sets["test"]
+    model = make_model(key["model"], key["seed"], key["backbone"], key["settings"], **parameters)
+    start = time.perf_counter()
+    model.fit(X, y)
+    seconds = time.perf_counter() - start
+    return key | {
+        "classes": len(model.classes_),
+        "n_train": len(X),
+        "n_test": len(X_test),
+        "error": 1 - model.score(X_test, y_test),
+        "epochs_trained": len(model.history_),
+        "fit_seconds": seconds,
+        "n_parameters": model.n_parameters_,
+        "macs": count_macs(model),
+        "threads": n_threads,
+    }
+
+
+def list_fits(options):
+    """Yield the folder and the key of every fit; a seed of all sets before the next one."""
+    folders = [f for f in find_sets(options.data) if not options.sets or f.name in options.sets]
+    for settings, seed, folder, model in product(
+        options.settings, range(options.seeds), folders, options.models
+    ):
+        yield (
+            folder,
+            {
+                "backbone": options.backbone,
+                "settings": settings,
+                "epochs": options.epochs,
+                "image_size": options.image_size,
+                "model": model,
+                "set": folder.name,
+                "seed": seed,
+            },
+        )
+
+
+def run_fits(options, file):
+    """Run the fits that the file has no row of; return all of its rows."""
+    rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
+    done = set(rows[KEY].itertuples(index=False, name=None))
+    wanted = [(f, key) for f, key in list_fits(options) if tuple(key.values()) not in done]
+    threads = torch.get_num_threads() if options.jobs == 1 else 1
+    jobs = [delayed(measure)(folder, key, threads) for folder, key in wanted]
+    start = time.perf_counter()
+    for i, row in enumerate(Parallel(options.jobs, return_as="generator_unordered")(jobs), 1):
+        row["jobs"] = options.jobs
+        rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
+        rows.to_csv(file, index=False, float_format="%.6g")
+        left = (time.perf_counter() - start) / i * (len(jobs) - i) / 60
+        what = "{settings} {model} {set} {seed}: error {error:.3f}, {fit_seconds:.0f} s"
+        print(f"{what.format(**row)}; {len(jobs) - i} left, {left:.0f} min", flush=True)
+    return rows
+
+
+def measure_costs(options, file):
+    """Measure size and latency of the models with ten classes; a row each."""
+    backbone, _ = load_backbone(options.backbone, weights=None)
+    size = options.image_size or backbone.image_size
+    forms = {
+        "A, B": {},
+        "C, D": {"blocks": (1, 1, 1, 1)},
+        "E": {"blocks": (1, 1, 1, 1), "n_branches": 8},
+    }
+    networks = {
+        name: RRRNet(backbone, 10, **form).to(memory_format=torch.channels_last)
+        for name, form in forms.items()
+    }
+    report = cost_report(networks, batch_sizes=(1, 32), image_size=size)
+    if torch.cuda.is_available():
+        on_gpu = cost_report(networks, batch_sizes=(1, 32), image_size=size, device="cuda")
+        report = report.join(on_gpu.filter(like="latency").add_prefix("gpu_"))
+    report.insert(0, "models", report.index)
+    report.to_csv(file, index=False, float_format="%.6g")
+    return report
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of data sets")
+    add("--sets", nargs="*", help="names of some of the sets")
+    add("--models", default="A,B,C,D,E", type=lambda s: s.split(","), help='also "16 branches"')
+    add("--settings", default="default", type=lambda s: s.split(","), help=", ".join(SETTINGS))
+    add("--seeds", type=int, default=3, help="number of seeds")
+    add("--backbone", default="synth50")
+    add("--epochs", type=int, default=0, help="0: as the settings say")
+    add("--image-size", type=int, default=0, help="0: the backbone's")
+    add("--jobs", type=int, default=1, help="fits at a time, then with one thread each")
+    add("--results", type=Path, default=RESULTS, help="folder of the tables and figures")
+    options = parser.parse_args(arguments)
+    for settings in options.settings:
+        if settings not in SETTINGS:
+            parser.error(f"--settings: {settings!r} is none of {', '.join(SETTINGS)}")
+    for model in options.models:
+        try:
+            make_model(model, 0, options.backbone, "default")
+        except (KeyError, ValueError):
+            parser.error(f'--models: {model!r} is none of A, B, C, D, E, nor "16 branches"')
+    options.results.mkdir(parents=True, exist_ok=True)
+    rows = run_fits(options, options.results / "fits.csv")
+    costs = measure_costs(options, options.results / "costs.csv")
+    text = statistics.report(rows, costs)
+    (options.results / "report.md").write_text(text)
+    figures.draw_all(rows, costs, options.results)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The models that RRR-Net is compared with: arXiv:2310.01157, section 4.2.
+
+[A] the last layer learns, [B] the whole network does. [C], the reduced network unsplit, and
+[D], with dropout, are settings of RRRNetClassifier, as is [E], RRR-Net; :func:`paper_models`
+gives all five.
+"""
+
+from sklearn_rrr.base import BaseImageClassifier
+from sklearn_rrr.classifier import RRRNetClassifier
+
+# Section 4.2 and appendix C; the parameters that "auto" would take from another backbone.
+PUBLISHED = {
+    "trainable": "branches",
+    "split": "paper",
+    "head_init": "random",
+    "augmentation": "paper",
+    "lr_schedule": "constant",
+    "learning_rate": 1e-3,
+    "max_epochs": 300,
+}
+
+
+class LastLayerClassifier(RRRNetClassifier):
+    """Train a new last layer on a frozen pre-trained network: the paper's model [A].
+
+    Parameters
+    ----------
+    backbone, weights : optional
+        The pre-trained network; as in :class:`RRRNetClassifier`, and so are all others.
+    max_epochs, batch_size, learning_rate, weight_decay, lr_schedule, ema_epochs : optional
+        Training.
+    head_init, augmentation, cache_features, class_weight : optional
+        Training.
+    validation_fraction, early_stopping, patience : optional
+        Validation while it is trained.
+    image_shape, image_size, on_bad_file, max_image_pixels : optional
+        Images.
+    device, precision, random_state, verbose : optional
+        How it runs.
+
+    See Also
+    --------
+    RRRNetClassifier : Explains the parameters, and the attributes of a fitted classifier.
+
+    Notes
+    -----
+    Without augmentation the network sees each image once, see `cache_features`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import LastLayerClassifier
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> clf = LastLayerClassifier(augmentation=None, max_epochs=5, image_size=32, random_state=0)
+    >>> clf.fit(X[:64] / 16, y[:64]).predict(X[64:66] / 16).shape
+    (2,)
+    """
+
+    __init__ = BaseImageClassifier.__init__
+
+    blocks, n_branches, trainable = None, 1, "head"
+    split_at, split, width_offset = "conv4_x", "paper", 0
+    dropout, ensemble, sampling = 0.0, "naive", "shared"
+    stump_lr_factor, norm_warmup_epochs = "auto", "auto"
+
+
+class FineTuningClassifier(LastLayerClassifier):
+    """Train a whole pre-trained network with a new last layer: the paper's model [B].
+
+    Parameters
+    ----------
+    backbone, weights : optional
+        The pre-trained network; as in :class:`RRRNetClassifier`, and so are all others.
+    max_epochs, batch_size, learning_rate, weight_decay, lr_schedule, ema_epochs : optional
+        Training.
+    head_init, augmentation, cache_features, class_weight : optional
+        Training.
+    validation_fraction, early_stopping, patience : optional
+        Validation while it is trained.
+    image_shape, image_size, on_bad_file, max_image_pixels : optional
+        Images.
+    device, precision, random_state, verbose : optional
+        How it runs.
+
+    See Also
+    --------
+    RRRNetClassifier : Explains the parameters, and the attributes of a fitted classifier.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import FineTuningClassifier
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> clf = FineTuningClassifier(max_epochs=1, image_size=32, random_state=0)
+    >>> clf.fit(X[:64] / 16, y[:64]).blocks_
+    (3, 4, 6, 3)
+    """
+
+    trainable = "all"
+
+
+def paper_models(**parameters):
+    """Return the five models that the paper compares, unfitted.
+
+    Parameters
+    ----------
+    **parameters : dict
+        Given to each model; those that a model does not have are left out. As published:
+        ``PUBLISHED`` of this module.
+
+    Returns
+    -------
+    models : dict
+        "A": :class:`LastLayerClassifier`, "B": :class:`FineTuningClassifier`, "C": the reduced
+        network unsplit, "D": with dropout 0.05, "E": RRR-Net with 8 branches.
+
+    Examples
+    --------
+    >>> from sklearn_rrr.baselines import paper_models
+    >>> models = paper_models(backbone="resnet152", dropout=0.0)
+    >>> models["D"].dropout, models["E"].n_branches
+    (0.05, 8)
+    """
+    models = {
+        "A": LastLayerClassifier(),
+        "B": FineTuningClassifier(),
+        "C": RRRNetClassifier(n_branches=1),
+        "D": RRRNetClassifier(n_branches=1),
+        "E": RRRNetClassifier(n_branches=8),
+    }
+    for model in models.values():
+        known = model.get_params()
+        model.set_params(**{name: value for name, value in parameters.items() if name in known})
+    models["D"].set_params(dropout=0.05)
+    return models
