@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/microalbum
 STEPS ?=
 
-.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs bench-speed pretrain-synth50 transfer-synth50 clean
+.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs bench-speed bench-paper bench-digits pretrain-synth50 transfer-synth50 clean
 
 help:
 	@echo "make demo         the main job on real digits (two minutes)"
@@ -16,6 +16,8 @@ help:
 	@echo "make bench-costs  size and latency of the networks"
 	@echo "make bench-speed  training and prediction beside the published procedure (20 minutes)"
 	@echo "make bench-memory time and memory of fit and predict on 400 to 40,000 files"
+	@echo "make bench-paper  the paper's models and figures on a folder of data sets, DATA=$(DATA)"
+	@echo "make bench-digits ensemble strategies and their uncertainty (20 minutes)"
 	@echo "make pretrain-synth50  the bundled weights anew (70 minutes; STEPS=50 to try it)"
 	@echo "make transfer-synth50  the trials before its recipe, judged by transfer, DATA=$(DATA)"
 
@@ -54,6 +56,12 @@ bench-speed: install
 
 bench-memory: install
 	$(BIN)/python -m benchmarks.memory
+
+bench-paper: install
+	$(BIN)/python -m benchmarks.paper --data $(DATA) --jobs 2
+
+bench-digits: install
+	$(BIN)/python -m benchmarks.digits
 
 pretrain-synth50: install
 	$(BIN)/python -m pretraining $(if $(STEPS),--steps $(STEPS) --folder build/synth50-$(STEPS))

@@ -105,8 +105,8 @@ def paper_models(**parameters):
     Parameters
     ----------
     **parameters : dict
-        Given to each model; those that a model does not have are left out. As published:
-        ``PUBLISHED`` of this module.
+        Given to each model; those that a model does not have, and those that make it, are left
+        out. As published: ``PUBLISHED`` of this module.
 
     Returns
     -------
@@ -121,15 +121,17 @@ def paper_models(**parameters):
     >>> models["D"].dropout, models["E"].n_branches
     (0.05, 8)
     """
-    models = {
-        "A": LastLayerClassifier(),
-        "B": FineTuningClassifier(),
-        "C": RRRNetClassifier(n_branches=1),
-        "D": RRRNetClassifier(n_branches=1),
-        "E": RRRNetClassifier(n_branches=8),
+    own = {
+        "A": {},
+        "B": {},
+        "C": {"n_branches": 1},
+        "D": {"n_branches": 1, "dropout": 0.05},
+        "E": {"n_branches": 8},
     }
-    for model in models.values():
+    kinds = {"A": LastLayerClassifier, "B": FineTuningClassifier}
+    models = {name: kinds.get(name, RRRNetClassifier)() for name in own}
+    for name, model in models.items():
         known = model.get_params()
-        model.set_params(**{name: value for name, value in parameters.items() if name in known})
-    models["D"].set_params(dropout=0.05)
+        given = {key: value for key, value in parameters.items() if key in known}
+        model.set_params(**given | own[name])
     return models

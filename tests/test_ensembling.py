@@ -178,6 +178,8 @@ def test_branches_are_the_weights_along_the_way(small, digits, ensemble, trainab
     for i, expected in enumerate(taken):
         member = take_branch(clf.module_, i).state_dict()
         for name, tensor in expected.items():  # one stump: it no longer moves
+            if name.startswith("branches.") and not tensor.ndim:
+                continue  # of batches seen there is one count
             torch.testing.assert_close(member[name], tensor, msg=f"{i}: {name}")
     assert not torch.equal(taken[0]["head.weight"], taken[2]["head.weight"])
     assert len(clf.history_) == 5
@@ -199,7 +201,8 @@ def test_every_strategy_ends_in_the_same_network(small, digits, ensemble):
 # ----------------------------------------------------------------------------- as users
 
 
-class Halves(EnsembleStrategy):  # docs: new strategy
+# docs: new strategy
+class Halves(EnsembleStrategy):
     """Train every branch on a random half of the images."""
 
     def __init__(self, share=0.5):

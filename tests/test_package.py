@@ -22,8 +22,11 @@ ORDER = [
     | {"synthesis"},
     {"batches", "weights", "network"},
     {"training"},
+    {"ensembling"},
     {"base"},
     {"classifier"},
+    {"baselines", "block_search"},
+    {"block_selection"},
     {"persistence"},
 ]
 WITHIN_IMAGES = [
@@ -43,8 +46,16 @@ WITHIN_SYNTHESIS = [
 
 def test_public_names():
     assert sklearn_rrr.__all__ == [
+        "BaggingEnsemble",
+        "BlockSelector",
+        "EnsembleStrategy",
+        "FastGeometricEnsemble",
+        "FineTuningClassifier",
+        "LastLayerClassifier",
+        "NaiveEnsemble",
         "OnnxClassifier",
         "RRRNetClassifier",
+        "SnapshotEnsemble",
         "cost_report",
         "count_macs",
         "count_parameters",
@@ -63,6 +74,8 @@ def test_public_names():
 CHECKS = {"GL03", "GL06", "GL07", "SS01", "SS03", "SS04", "SS05", "PR01", "PR02", "PR03"}
 CHECKS |= {"PR04", "PR06", "PR07", "RT01", "RT03", "EX01"}
 METHODS = ["RRRNetClassifier." + m for m in ("fit", "partial_fit", "predict", "predict_proba")]
+METHODS += ["RRRNetClassifier.predict_branches", "RRRNetClassifier.predict_uncertainty"]
+METHODS += ["BlockSelector." + m for m in ("fit", "predict", "predict_proba", "score")]
 METHODS += ["OnnxClassifier." + m for m in ("fit", "predict", "predict_branches", "predict_proba")]
 DRAWN = ["synthesis.SyntheticImages", "synthesis.find_fonts"]
 

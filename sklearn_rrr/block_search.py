@@ -1,0 +1,359 @@
+"""The search behind BlockSelector: Algorithm 1, its networks on disk, its choice.
+
+RRR-Net (arXiv:2310.01157), appendix A. A network that a search still needs lies in a file, so
+that it is not held in memory, and that a search which was killed goes on.
+"""
+
+import io
+import json
+import math
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import clone
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from tqdm.auto import tqdm
+
+from sklearn_rrr._validation import resolve_device
+from sklearn_rrr.backbones import PHASES, make_backbone
+from sklearn_rrr.costs import count_macs, count_parameters, measure_latency
+from sklearn_rrr.images import take_images
+from sklearn_rrr.labels import encode_labels, hold_out
+from sklearn_rrr.network import RRRNet, fit_widths
+from sklearn_rrr.weights import write_atomically
+
+START = (1, 1, 1, 1)
+
+
+def next_phase(blocks, depths, order, closed=()):
+    """Return the phase, 0 to 3, that the next block is added to; None where all are full.
+
+    Parameters
+    ----------
+    blocks, depths : tuple of 4 int
+        Blocks of each phase so far, and at most.
+    order : {"sequential", "cyclic"}
+        The first phase that is not full, or the one with the fewest blocks.
+    closed : collection of int
+        Phases that get no more.
+    """
+    phases = [p for p in range(4) if blocks[p] < depths[p] and p not in closed]
+    if order == "cyclic":
+        phases.sort(key=lambda p: blocks[p])
+    return phases[0] if phases else None
+
+
+def select_forward(evaluate, depths, order="sequential", tol=0.01, affordable=None):
+    """Run Algorithm 1.
+
+    Parameters
+    ----------
+    evaluate : callable
+        From blocks, a tuple of 4 int, to a score; called once for each network in turn.
+    depths : tuple of 4 int
+        Blocks of each phase at most.
+    order : {"sequential", "cyclic"}, default="sequential"
+    tol : float or None, default=0.01
+        A block stays if (score - old score) / abs(score) is at least this; None keeps all.
+    affordable : callable or None, default=None
+        From blocks to whether that network may be tried; where it may not, its phase gets no
+        more blocks.
+
+    Yields
+    ------
+    blocks, score, kept : tuple of 4 int, float, bool
+    """
+    blocks, old = START, evaluate(START)
+    yield blocks, old, True
+    closed = set()
+    while (phase := next_phase(blocks, depths, order, closed)) is not None:
+        larger = tuple(n + (p == phase) for p, n in enumerate(blocks))
+        if affordable is not None and not affordable(larger):
+            closed.add(phase)
+            continue
+        score = evaluate(larger)
+        kept = tol is None or _improvement(score, old) >= tol
+        yield larger, score, kept
+        if not kept:
+            return
+        blocks, old = larger, score
+
+
+def _improvement(score, old):
+    """Return (score - old) / |score|, as the algorithm stops by; scores may be negative."""
+    gain = score - old
+    return gain / abs(score) if score else math.copysign(math.inf, gain) if gain else 0.0
+
+
+def pareto_front(costs, scores):
+    """Tell which networks no other one beats in both: (n,) and (n,) to (n,) bool."""
+    costs, scores = np.asarray(costs, float), np.asarray(scores, float)
+    better = (costs[:, None] <= costs) & (scores[:, None] >= scores)
+    strictly = (costs[:, None] < costs) | (scores[:, None] > scores)
+    return ~(better & strictly).any(0)
+
+
+def find_knee(costs, scores):
+    """Return the index on the Pareto front that lies farthest above the line between its ends.
+
+    Satopää et al. (2011), Finding a "kneedle" in a haystack, with both axes scaled to [0, 1].
+    """
+    front = np.flatnonzero(pareto_front(costs, scores))
+    front = front[np.argsort(np.asarray(costs)[front], kind="stable")]
+    x, y = (np.asarray(v, float)[front] for v in (costs, scores))
+    if len(front) < 3 or x[-1] == x[0] or y[-1] == y[0]:
+        return int(front[0] if len(front) < 3 and len(front) == 1 else front[-1])
+    height = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
+    return int(front[height.argmax()])
+
+
+class SearchData:
+    """Images, labels and weights, and parts of them."""
+
+    def __init__(self, X, y, sample_weight):
+        self.X, self.y = X, y
+        self.weights = None if sample_weight is None else np.asarray(sample_weight)
+        self.classes, self.labels = encode_labels(y)
+        n = len(X) if hasattr(X, "__len__") else None
+        if n is not None and n != len(self.labels):
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: "
+                f"{[n, len(self.labels)]}."
+            )
+
+    def part(self, indices):
+        weights = None if self.weights is None else self.weights[indices]
+        return take_images(self.X, indices), self.y[indices], weights
+
+    def digest(self):
+        images = len(self.X) if isinstance(self.X, torch.utils.data.Dataset) else self.X
+        return joblib.hash((images, self.y, self.weights))
+
+
+class SearchStore:
+    """The networks of each step as files, and what is known of them in ``search.json``.
+
+    Each file is whole or not there; a step counts once it is in ``search.json``.
+    """
+
+    def __init__(self, folder, seeds):
+        self.folder = Path(folder)
+        self.record = {"seeds": seeds, "costs": {}, "steps": {}}
+        if self._index.exists():
+            self.record = json.loads(self._index.read_text())
+
+    @property
+    def _index(self):
+        return self.folder / "search.json"
+
+    def write_index(self):
+        write_atomically(self._index, json.dumps(self.record).encode())
+
+    def save(self, name, estimators, row):
+        buffer = io.BytesIO()
+        joblib.dump(estimators, buffer)
+        write_atomically(self.folder / f"{name}.joblib", buffer.getvalue())
+        self.record["steps"][name] = row
+        self.write_index()
+
+    def load(self, name):
+        return joblib.load(self.folder / f"{name}.joblib")
+
+    def drop(self, names):
+        """Delete the networks of these steps."""
+        for name in names:
+            (self.folder / f"{name}.joblib").unlink(missing_ok=True)
+
+
+class BlockSearch:
+    """One run of the algorithm: its networks, one a fold, step by step.
+
+    Parameters
+    ----------
+    selector : BlockSelector
+        Whose parameters it follows.
+    estimator : RRRNetClassifier
+        Unfitted; changed.
+    data : SearchData
+    store : SearchStore
+    """
+
+    def __init__(self, selector, estimator, data, store):
+        self.selector, self.data, self.store = selector, data, store
+        if selector.epochs_per_step is not None:
+            estimator.set_params(max_epochs=selector.epochs_per_step)
+        self.estimator = estimator.set_params(blocks=START)
+        self.split_seed, self.seed = store.record["seeds"]
+        self.scorer = check_scoring(estimator, selector.scoring)
+        self.splits = self._split()
+        self.backbone = make_backbone(estimator.backbone)
+        self.steps, self.controls = [], []  # rows of the results
+
+    def _split(self):
+        """Return the images to train on and to score on, of each fold."""
+        labels, cv = self.data.labels, self.selector.cv
+        if cv is None:
+            return [hold_out(labels, self.selector.validation_fraction, self.split_seed)]
+        folds = check_cv(cv, labels, classifier=True)
+        return list(folds.split(np.zeros(len(labels)), labels))
+
+    # ------------------------------------------------------------------------- running
+
+    def run(self):
+        """Try one network after the other, and the control if it is asked for."""
+        selector = self.selector
+        if not self._is_affordable(START):
+            raise ValueError(
+                f"Even blocks={START} is beyond a budget; it has {self._costs(START)}."
+            )
+        tol = None if selector.criterion == "pareto" else selector.tol
+        depths = self.backbone.depths
+        path = select_forward(self._evaluate, depths, selector.order, tol, self._is_affordable)
+        most, quiet = sum(depths) - 3, not selector.verbose
+        with tqdm(total=most, unit="network", desc="BlockSelector", disable=quiet) as bar:
+            for blocks, score, kept in path:
+                self.steps[-1]["kept"] = kept
+                bar.set_postfix(blocks=blocks, score=f"{score:.3f}")
+                bar.update()
+                self._tidy()
+        if selector.control:
+            for i in range(1, len(self.steps)):
+                before = f"control_{i - 1}" if i > 1 else "step_0"
+                self.controls.append(self._train(f"control_{i}", before, START))
+
+    def _evaluate(self, blocks):
+        i = len(self.steps)
+        self.steps.append(self._train(f"step_{i}", f"step_{i - 1}" if i else None, blocks))
+        return self.steps[-1]["score"]
+
+    def _train(self, name, before, blocks):
+        """Train the networks of a step on from those before, unless it is done; return its row."""
+        done = self.store.record["steps"].get(name)
+        if done is not None:
+            return {**done, "blocks": blocks}
+        start = time.perf_counter()
+        networks = self.store.load(before) if before else [None] * len(self.splits)
+        fitted = [
+            self._train_one(network, blocks, train, f"{name}, fold {fold}")
+            for fold, (network, (train, _)) in enumerate(zip(networks, self.splits, strict=True))
+        ]
+        seconds = time.perf_counter() - start
+        scores = [self._score(n, valid) for n, (_, valid) in zip(fitted, self.splits, strict=True)]
+        row = {
+            "blocks": blocks,
+            "score": float(np.mean(scores)),
+            "score_std": float(np.std(scores)),
+            **self._costs(blocks),
+            "seconds": seconds,
+            "epochs": len(fitted[0].history_),
+            "kept": False,
+            "control": name.startswith("control"),
+        }
+        self.store.save(name, fitted, row)
+        return row
+
+    def _train_one(self, network, blocks, indices, name):
+        """Fit the first network, or one that goes on from the one given, with a seed by name."""
+        X, y, weights = self.data.part(indices)
+        key = [self.seed, *name.encode()]
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0] // 2)
+        if network is None:
+            return clone(self.estimator).set_params(random_state=seed).fit(X, y, weights)
+        return network._grow(blocks, X, y, weights, seed)
+
+    def _score(self, network, indices):
+        X, y, _ = self.data.part(indices)
+        score = float(self.scorer(network, X, y))
+        if not math.isfinite(score):
+            raise ValueError(f"`scoring` gave {score} for blocks={network.blocks_}.")
+        return score
+
+    # ------------------------------------------------------------------------- budgets
+
+    def _costs(self, blocks):
+        """Return parameters, multiply-adds and latency of one image; measured once."""
+        costs = self.store.record["costs"]
+        if str(blocks) not in costs:
+            e, n_classes = self.estimator, len(self.data.classes)
+            at = PHASES.index(e.split_at)
+            # The first network's widths: the larger ones keep them.
+            offset, _ = fit_widths(
+                self.backbone, START, e.n_branches, at, n_classes, e.width_offset
+            )
+            network = RRRNet(
+                self.backbone,
+                n_classes,
+                blocks=blocks,
+                n_branches=e.n_branches,
+                split_at=e.split_at,
+                width_offset=offset,
+            )
+            size = e.image_size or self.backbone.image_size
+            latency = measure_latency(network, image_size=size, device=resolve_device(e.device))
+            costs[str(blocks)] = {
+                "parameters": count_parameters(network),
+                "macs": count_macs(network, size),
+                "latency_ms": latency.median,
+            }
+            self.store.write_index()
+        return costs[str(blocks)]
+
+    def _is_affordable(self, blocks):
+        selector = self.selector
+        if selector.max_blocks is not None and sum(blocks) > selector.max_blocks:
+            return False
+        costs = self._costs(blocks)
+        limits = {
+            "parameters": selector.max_parameters,
+            "macs": selector.max_macs,
+            "latency_ms": selector.max_latency_ms,
+        }
+        return all(limit is None or costs[name] <= limit for name, limit in limits.items())
+
+    # ------------------------------------------------------------------------ choosing
+
+    def _choose(self):
+        """Return the index of the step that the criterion takes, of those so far."""
+        scores = [step["score"] for step in self.steps]
+        if self.selector.criterion == "pareto":
+            return find_knee([step["parameters"] for step in self.steps], scores)
+        if self.selector.tol is None:
+            return int(np.argmax(scores))  # the first, and leanest, of equal ones
+        return max(i for i, step in enumerate(self.steps) if step["kept"])
+
+    def _front(self):
+        costs, scores = zip(*((s["parameters"], s["score"]) for s in self.steps), strict=True)
+        return pareto_front(costs, scores)
+
+    def _tidy(self):
+        """Delete the networks that can no longer be chosen, nor trained on."""
+        wanted = {0, len(self.steps) - 1}
+        if self.selector.cv is None:
+            wanted.add(self._choose())
+            if self.selector.criterion == "pareto":
+                wanted.update(np.flatnonzero(self._front()).tolist())
+        self.store.drop(f"step_{i}" for i in range(len(self.steps)) if i not in wanted)
+
+    def finish(self):
+        """Return the network chosen; after a cross-validation, trained on all images."""
+        chosen = self._choose()
+        if self.selector.cv is None:
+            return self.store.load(f"step_{chosen}")[0]
+        network, everything = None, np.arange(len(self.data.labels))
+        for i in range(chosen + 1):
+            blocks = self.steps[i]["blocks"]
+            network = self._train_one(network, blocks, everything, f"step_{i}, all images")
+        return network
+
+    def results(self):
+        """Return the table of all networks tried."""
+        table = pd.DataFrame(self.steps + self.controls)
+        table["pareto"] = [*self._front(), *[False] * len(self.controls)]
+        table["epochs"] = table.groupby("control").epochs.cumsum()
+        table.loc[table.control, "epochs"] += table.epochs.iloc[0]
+        return table
