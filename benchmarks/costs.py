@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from sklearn_rrr import cost_report, load_backbone
+from sklearn_rrr import cost_report, count_parameters, load_backbone
+from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import RRRNet
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,14 +23,16 @@ MODELS = {
 
 
 def main(n_classes=20):
-    networks = {}
+    networks, n_parameters = {}, []
     for name, (key, form) in MODELS.items():
         backbone, _ = load_backbone(key, weights=None)
         network = RRRNet(backbone, n_classes, **form)
-        networks[f"{name}, {backbone.image_size} px"] = network.to(
-            memory_format=torch.channels_last
-        )
-    report = cost_report(networks, batch_sizes=(1, 32), repeats=30)
+        n_parameters.append(count_parameters(network))
+        network = fold_norms(network).to(memory_format=torch.channels_last)  # as it predicts
+        networks[f"{name}, {backbone.image_size} px"] = network
+    report = cost_report(networks, batch_sizes=(1, 32), repeats=30).assign(
+        n_parameters=n_parameters
+    )
     lines = [
         "| network | parameters, M | multiply-adds, M | 1 image, ms | 32 images, ms |",
         "|---|---|---|---|---|",

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_rrr._validation import (
@@ -53,6 +54,20 @@ from sklearn_rrr.training import (
 )
 
 _AUTO = 'Or use "auto".'
+
+
+def _trains_on(estimator):
+    """Tell whether partial_fit can go on; wrong parameters are for it to complain about."""
+    try:
+        strategy = estimator._strategy()
+    except (TypeError, ValueError):
+        return True
+    if strategy.cyclic:
+        raise AttributeError(
+            f"`ensemble`={estimator.ensemble!r} trains in cycles, which partial_fit cannot go on "
+            'with; use "naive" or "bagging".'
+        )
+    return True
 
 
 class BaseImageClassifier(ClassifierMixin, BaseEstimator):
@@ -204,6 +219,7 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         self._finish(module, settings)
         return self
 
+    @available_if(_trains_on)
     def partial_fit(self, X, y=None, classes=None, sample_weight=None):
         """Train on for one epoch over the given images.
 
@@ -246,11 +262,6 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 "`class_weight`='balanced' knows the classes' counts of one call only; give "
                 "partial_fit a dict, or sample_weight."
-            )
-        if self._strategy().cyclic:
-            raise ValueError(
-                f"`ensemble`={self.ensemble!r} trains in cycles, which partial_fit cannot go on "
-                'with; use "naive" or "bagging".'
             )
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):

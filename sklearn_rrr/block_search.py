@@ -23,7 +23,8 @@ from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.backbones import PHASES, make_backbone
 from sklearn_rrr.costs import count_macs, count_parameters, measure_latency
 from sklearn_rrr.images import take_images
-from sklearn_rrr.labels import encode_labels, hold_out
+from sklearn_rrr.inference import fold_norms
+from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
 from sklearn_rrr.network import RRRNet, fit_widths
 from sklearn_rrr.weights import write_atomically
 
@@ -106,8 +107,8 @@ def find_knee(costs, scores):
     front = np.flatnonzero(pareto_front(costs, scores))
     front = front[np.argsort(np.asarray(costs)[front], kind="stable")]
     x, y = (np.asarray(v, float)[front] for v in (costs, scores))
-    if len(front) < 3 or x[-1] == x[0] or y[-1] == y[0]:
-        return int(front[0] if len(front) < 3 and len(front) == 1 else front[-1])
+    if len(front) < 3:
+        return int(front[-1])
     height = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
     return int(front[height.argmax()])
 
@@ -116,14 +117,18 @@ class SearchData:
     """Images, labels and weights, and parts of them."""
 
     def __init__(self, X, y, sample_weight):
-        self.X, self.y = X, y
-        self.weights = None if sample_weight is None else np.asarray(sample_weight)
+        self.X, self.y, self.weights = X, np.asarray(y), None
         self.classes, self.labels = encode_labels(y)
-        n = len(X) if hasattr(X, "__len__") else None
-        if n is not None and n != len(self.labels):
+        if sample_weight is not None:
+            self.weights = weigh_images(self.classes, self.labels, sample_weight)
+        counts = [len(X), len(self.labels)]
+        if counts[0] != counts[1]:
             raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: "
-                f"{[n, len(self.labels)]}."
+                f"Found input variables with inconsistent numbers of samples: {counts}."
+            )
+        if counts[0] < 2:
+            raise ValueError(
+                f"Images to train on and others to score on are needed; got {counts[0]} sample."
             )
 
     def part(self, indices):
@@ -294,7 +299,9 @@ class BlockSearch:
                 width_offset=offset,
             )
             size = e.image_size or self.backbone.image_size
-            latency = measure_latency(network, image_size=size, device=resolve_device(e.device))
+            latency = measure_latency(
+                fold_norms(network), image_size=size, device=resolve_device(e.device)
+            )
             costs[str(blocks)] = {
                 "parameters": count_parameters(network),
                 "macs": count_macs(network, size),

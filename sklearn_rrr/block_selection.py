@@ -14,12 +14,12 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state, get_tags
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
 from sklearn_rrr.block_search import BlockSearch, SearchData, SearchStore
 from sklearn_rrr.classifier import RRRNetClassifier
-from sklearn_rrr.images import DatasetImages
+from sklearn_rrr.images import DatasetImages, sort_input
 
 ORDERS = ("sequential", "cyclic")
 CRITERIA = ("score", "pareto")
@@ -85,6 +85,8 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Labels.
     n_features_in_ : int
         Length of a row; only where X had rows.
+    feature_names_in_ : ndarray of str
+        Names of the columns; only where X was a frame of rows with such names.
 
     References
     ----------
@@ -200,7 +202,7 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             y = DatasetImages(X).labels()
         if y is None:
             raise ValueError("BlockSelector requires y to be passed, but the target y is None.")
-        data = SearchData(X, np.asarray(y), sample_weight)
+        data = SearchData(self._check_images(X), y, sample_weight)
         source = estimator.random_state if self.random_state is None else self.random_state
         rng = check_random_state(source)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
@@ -210,11 +212,17 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             self.estimator_ = search.finish()
             self.results_ = search.results()
         self.blocks_, self.classes_ = self.estimator_.blocks_, self.estimator_.classes_
+        return self
+
+    def _check_images(self, X):
+        """Return X in a form that can be taken apart; of rows, their length is kept."""
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
-            if hasattr(self.estimator_, name):
-                setattr(self, name, getattr(self.estimator_, name))
-        return self
+        kind, form = sort_input(X)
+        if kind == "rows":
+            form = validate_data(self, X)
+        whole = hasattr(X, "iloc") or isinstance(X, torch.utils.data.Dataset)
+        return X if whole else form
 
     @contextmanager
     def _open_store(self, estimator, data, seeds):

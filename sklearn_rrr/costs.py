@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_rrr._validation import check_int
+from sklearn_rrr.inference import fold_norms
 
 
 class Latency(NamedTuple):
@@ -86,7 +87,8 @@ def measure_latency(
     Parameters
     ----------
     model : torch.nn.Module or fitted estimator
-        A module takes (batch_size, 3, image_size, image_size).
+        A module is run as it is, on (batch_size, 3, image_size, image_size); an estimator's
+        network as it predicts, with its norms folded into its convolutions.
     batch_size : int, default=1
         Images per pass.
     image_size : int or None, default=None
@@ -117,6 +119,8 @@ def measure_latency(
     check_int("batch_size", batch_size, 1)
     check_int("repeats", repeats, 1)
     module, images = _prepare(model, image_size, batch_size)
+    if module is not model:
+        module = fold_norms(module)
     home = _device(module)
     target = home if device is None else torch.device(device)
     try:
@@ -166,6 +170,8 @@ def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repea
         models = [models]
     if not isinstance(models, dict):
         models = {f"{i}: {type(model).__name__}": model for i, model in enumerate(models)}
+    if not models:
+        raise ValueError("`models` must hold a model or more; got none.")
     rows = {}
     for name, model in models.items():
         tensors = [*_module(model).parameters(), *_module(model).buffers()]

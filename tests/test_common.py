@@ -17,7 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
-from sklearn_rrr import RRRNetClassifier
+from sklearn_rrr import (
+    BlockSelector,
+    FineTuningClassifier,
+    LastLayerClassifier,
+    RRRNetClassifier,
+)
 
 REASON = "Mini-batches: a repeated image and one of weight 2 are not seen in the same batches."
 EXPECTED = {"check_sample_weight_equivalence_on_dense_data": REASON}
@@ -34,10 +39,22 @@ def test_common_checks(estimator, check):
     check(estimator)
 
 
+TINY = {**SMALL, "max_epochs": 20, "learning_rate": 0.01, "precision": "fp32"}
+del TINY["n_branches"]
+OTHERS = {
+    "default": RRRNetClassifier(),
+    "snapshot": RRRNetClassifier("tiny", **TINY, n_branches=2, ensemble="snapshot"),
+    "last layer": LastLayerClassifier("tiny", **TINY),
+    "fine-tuning": FineTuningClassifier("tiny", **TINY),
+    "selector": BlockSelector(RRRNetClassifier("tiny", **TINY), max_blocks=5, tol=None),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_common_checks_of_the_default():
-    results = check_estimator(RRRNetClassifier(), expected_failed_checks=EXPECTED, on_skip=None)
+@pytest.mark.parametrize("name", OTHERS)
+def test_common_checks_of_others(name):
+    results = check_estimator(OTHERS[name], expected_failed_checks=EXPECTED, on_skip=None)
     assert [r["check_name"] for r in results if r["status"] == "failed"] == []
 
 

@@ -262,11 +262,19 @@ def test_fewer_steps_than_cycles(small, digits):
 @pytest.mark.parametrize("ensemble", CYCLIC)
 def test_cycles_are_whole(small, digits, ensemble):
     X, y = digits
-    with pytest.raises(ValueError, match=r"partial_fit cannot go on .*bagging"):
+    assert not hasattr(small(ensemble=ensemble), "partial_fit")
+    with pytest.raises(AttributeError, match="partial_fit") as error:
         small(ensemble=ensemble).partial_fit(X, y, classes=np.unique(y))
+    assert "cannot go on with; use" in str(error.value.__cause__)
     stopping = small(ensemble=ensemble, early_stopping=True, validation_fraction=0.2)
     with pytest.raises(ValueError, match="`early_stopping`=True would cut the cycles"):
         stopping.fit(X, y)
+
+
+def test_an_unknown_strategy_is_no_missing_method(small, digits):
+    X, y = digits
+    with pytest.raises(ValueError, match="`ensemble` must be one of"):
+        small(ensemble="boosting").partial_fit(X, y, classes=np.unique(y))
 
 
 def test_bagging_goes_on_in_partial_fit(small, digits):

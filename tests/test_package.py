@@ -12,13 +12,14 @@ import pytest
 from numpydoc.validate import validate
 
 import sklearn_rrr
+from sklearn_rrr import plotting
 from sklearn_rrr.weights import BUNDLED
 
 PACKAGE = Path(sklearn_rrr.__file__).parent
 # A module imports only from rows above its own.
 ORDER = [
-    {"_validation", "_version", "memory", "onnx_classifier", "products"},
-    {"augmentation", "backbones", "branching", "costs", "heads", "images", "inference", "labels"}
+    {"_validation", "_version", "memory", "inference", "onnx_classifier", "products"},
+    {"augmentation", "backbones", "branching", "costs", "heads", "images", "labels"}
     | {"synthesis"},
     {"batches", "weights", "network"},
     {"training"},
@@ -27,7 +28,7 @@ ORDER = [
     {"classifier"},
     {"baselines", "block_search"},
     {"block_selection"},
-    {"persistence"},
+    {"persistence", "plotting"},
 ]
 WITHIN_IMAGES = [
     {"brightness", "layout"},
@@ -42,6 +43,7 @@ WITHIN_SYNTHESIS = [
     {"contours", "fractals"},
     {"images"},
 ]
+WITHIN_PLOTTING = [{"display"}, {"agreement", "blocks", "costs", "reliability", "training"}]
 
 
 def test_public_names():
@@ -77,7 +79,8 @@ METHODS = ["RRRNetClassifier." + m for m in ("fit", "partial_fit", "predict", "p
 METHODS += ["RRRNetClassifier.predict_branches", "RRRNetClassifier.predict_uncertainty"]
 METHODS += ["BlockSelector." + m for m in ("fit", "predict", "predict_proba", "score")]
 METHODS += ["OnnxClassifier." + m for m in ("fit", "predict", "predict_branches", "predict_proba")]
-DRAWN = ["synthesis.SyntheticImages", "synthesis.find_fonts"]
+DRAWN = ["synthesis.SyntheticImages", "synthesis.find_fonts", "baselines.paper_models"]
+DRAWN += [f"plotting.{name}" for name in plotting.__all__]
 
 
 @pytest.mark.parametrize("name", [*sklearn_rrr.__all__, *METHODS, *DRAWN])
@@ -106,7 +109,13 @@ def is_module(name):
 
 
 @pytest.mark.parametrize(
-    ("room", "order"), [("", ORDER), ("images", WITHIN_IMAGES), ("synthesis", WITHIN_SYNTHESIS)]
+    ("room", "order"),
+    [
+        ("", ORDER),
+        ("images", WITHIN_IMAGES),
+        ("synthesis", WITHIN_SYNTHESIS),
+        ("plotting", WITHIN_PLOTTING),
+    ],
 )
 def test_modules_import_only_from_above(room, order):
     folder = PACKAGE / room

@@ -7,6 +7,7 @@ from PIL import Image
 from scipy.stats import t, wilcoxon
 
 from benchmarks.data import find_sets, read_set
+from benchmarks.paper import blocks
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.statistics import (
     branch_errors,
@@ -16,6 +17,7 @@ from benchmarks.paper.statistics import (
     summarise,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:The backbone 'tiny' has no pre-trained weights")
 MODELS = "A,B,C,D,E,2 branches"
 
 
@@ -36,14 +38,17 @@ def data(tmp_path_factory):
     return folder
 
 
+def words(options):
+    return [str(part) for option in options.items() for part in option]
+
+
 def run(data, results, *more):
     options = {"--data": data, "--results": results, "--models": MODELS, "--seeds": 2}
     options |= {"--backbone": "tiny", "--epochs": 1}
-    main([str(part) for option in options.items() for part in option] + list(more))
+    main(words(options) + list(more))
     return pd.read_csv(results / "fits.csv")
 
 
-@pytest.mark.filterwarnings("ignore:The backbone 'tiny' has no pre-trained weights")
 def test_all_of_it_and_again(data, tmp_path, capsys):
     rows = run(data, tmp_path)
     assert len(rows) == 2 * 2 * 6
@@ -144,3 +149,17 @@ def test_errors_against_branches(rows):
     assert table["mean error"].tolist() == pytest.approx([0.45, 0.3, 0.35])
     assert table["± over seeds"].iloc[0] == pytest.approx(t.ppf(0.975, 2) * 0.01 / np.sqrt(3))
     assert branch_errors(rows).empty
+
+
+def test_block_selection_curve(data, tmp_path):
+    options = {"--data": data, "--set": "BRIGHT", "--results": tmp_path, "--seeds": 2}
+    options |= {"--backbone": "tiny", "--epochs": 1, "--checkpoints": tmp_path / "searches"}
+    blocks.main(words(options))
+    rows = pd.read_csv(tmp_path / "blocks_tiny_BRIGHT_sequential.csv")
+    assert len(rows) == 2 * 5  # three networks and two controls
+    assert (tmp_path / "blocks_tiny_BRIGHT_sequential.png").exists()
+    mean, half = blocks.mean_and_interval(rows[rows.control])
+    assert mean.index.tolist() == [2, 3]
+    errors = 1 - rows[rows.control & (rows.epochs == 3)].score
+    assert mean[3] == pytest.approx(errors.mean())
+    assert half[3] == pytest.approx(t.ppf(0.975, 1) * errors.std() / np.sqrt(2))

@@ -18,8 +18,9 @@ from joblib import Parallel, delayed
 
 from benchmarks.data import find_sets, read_set
 from benchmarks.paper import figures, statistics
-from sklearn_rrr import cost_report, count_macs, load_backbone
+from sklearn_rrr import cost_report, count_macs, count_parameters, load_backbone
 from sklearn_rrr.baselines import PUBLISHED, paper_models
+from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import RRRNet
 
 RESULTS = Path(__file__).parent.parent / "results" / "paper"
@@ -107,14 +108,16 @@ def measure_costs(options, file):
         "C, D": {"blocks": (1, 1, 1, 1)},
         "E": {"blocks": (1, 1, 1, 1), "n_branches": 8},
     }
-    networks = {
-        name: RRRNet(backbone, 10, **form).to(memory_format=torch.channels_last)
-        for name, form in forms.items()
+    whole = {name: RRRNet(backbone, 10, **form) for name, form in forms.items()}
+    networks = {  # as they predict
+        name: fold_norms(network).to(memory_format=torch.channels_last)
+        for name, network in whole.items()
     }
     report = cost_report(networks, batch_sizes=(1, 32), image_size=size)
     if torch.cuda.is_available():
         on_gpu = cost_report(networks, batch_sizes=(1, 32), image_size=size, device="cuda")
         report = report.join(on_gpu.filter(like="latency").add_prefix("gpu_"))
+    report["n_parameters"] = [count_parameters(network) for network in whole.values()]
     report.insert(0, "models", report.index)
     report.to_csv(file, index=False, float_format="%.6g")
     return report

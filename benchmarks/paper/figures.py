@@ -4,6 +4,7 @@ import re
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from benchmarks.paper.statistics import (
@@ -13,6 +14,7 @@ from benchmarks.paper.statistics import (
     half_widths,
     mean_errors,
 )
+from sklearn_rrr.plotting import CostRadarDisplay
 
 matplotlib.use("agg")
 from matplotlib import pyplot
@@ -86,22 +88,14 @@ def draw_spider(rows, costs, title, path):
     """Draw error, parameters, multiply-adds and latency, each as a share of the largest."""
     errors = mean_errors(rows).mean()
     costs = costs.set_index("models")
-    axes = {"parameters": "n_parameters", "multiply-adds": "macs", "CPU, 1 image": "latency_1_ms"}
-    axes["CPU, 32 images"] = "latency_32_ms"
-    if "gpu_latency_1_ms" in costs:
-        axes["GPU, 1 image"] = "gpu_latency_1_ms"
-    angles = np.linspace(0, 2 * np.pi, len(axes) + 1, endpoint=False)
-    figure, ax = pyplot.subplots(
-        figsize=(6, 5), subplot_kw={"projection": "polar"}, layout="constrained"
+    report = {LABELS[m]: next(costs.loc[k] for k in costs.index if m in k) for m in errors.index}
+    columns = ["n_parameters", "macs", "latency_1_ms", "latency_32_ms"]
+    columns += [name for name in costs if name == "gpu_latency_1_ms"]
+    display = CostRadarDisplay.from_report(
+        pd.DataFrame(report).T, columns=columns, errors=errors.rename(LABELS).to_dict()
     )
-    for model, error in errors.items():
-        row = next(costs.loc[key] for key in costs.index if model in key)
-        shares = [error / errors.max(), *(row[c] / costs[c].max() for c in axes.values())]
-        ax.plot([*angles, 0], [*shares, shares[0]], "o-", ms=3, label=LABELS[model])
-    ax.set_xticks(angles, ["error", *axes])
-    ax.set_ylim(0, 1.05)
-    ax.set_title(f"{title}: shares of the largest", fontsize=10)
-    ax.legend(loc="lower right", bbox_to_anchor=(1.35, -0.1), fontsize=8)
+    display.ax_.set_title(f"{title}: shares of the largest", fontsize=10)
+    figure = display.figure_
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

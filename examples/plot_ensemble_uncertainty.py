@@ -1,0 +1,65 @@
+"""
+============================================
+An ensemble that knows what it does not know
+============================================
+
+Branches that learned the same digits disagree on a digit that they have never seen. Their
+mutual information tells such images from the others, without a label. The other three pictures
+say how much the branches agree, whether their probabilities can be believed, and what the
+ensemble costs beside one network of the same size.
+"""
+
+import matplotlib.pyplot as plt
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import train_test_split
+
+from sklearn_rrr import RRRNetClassifier
+from sklearn_rrr.plotting import BranchAgreementDisplay, CostRadarDisplay, ReliabilityDisplay
+
+LEFT_OUT = 4
+PICTURE = "ensemble_uncertainty.png"
+
+X, y = load_digits(return_X_y=True)
+X_train, X_test, y_train, y_test = train_test_split(
+    X / 16, y, train_size=500, test_size=500, stratify=y, random_state=0
+)
+known, seen = y_train != LEFT_OUT, y_test != LEFT_OUT
+
+# Two networks of about the same number of parameters learn nine of the ten digits.
+
+models, errors = {"8 branches": {"n_branches": 8}, "unsplit": {"n_branches": 1}}, {}
+for name, parameters in models.items():
+    clf = RRRNetClassifier(image_size=32, max_epochs=8, random_state=0, **parameters)
+    models[name] = clf.fit(X_train[known], y_train[known])
+    errors[name] = 1 - clf.score(X_test[seen], y_test[seen])
+    print(f"{name}: {100 * errors[name]:.1f} % of {seen.sum()} digits are misread")
+
+# Images of the digit left out are to have the larger mutual information: 1 is perfect, 0.5 chance.
+
+ensemble = models["8 branches"]
+information = ensemble.predict_uncertainty(X_test)["mutual_information"]
+auroc = roc_auc_score(~seen, information)
+print(f"AUROC of mutual information for the digit {LEFT_OUT}, never seen: {auroc:.3f}")
+
+# Four pictures; the radar needs polar axes.
+
+figure, axes = plt.subplot_mosaic(
+    [["agreement", "reliability"], ["information", "costs"]],
+    per_subplot_kw={"costs": {"projection": "polar"}},
+    figsize=(11, 10),
+    layout="constrained",
+)
+BranchAgreementDisplay.from_estimator(ensemble, X_test, ax=axes["agreement"])
+ReliabilityDisplay.from_estimator(
+    ensemble, X_test[seen], y_test[seen], n_bins=8, ax=axes["reliability"]
+)
+groups = {"digits of the training": information[seen], f"a {LEFT_OUT}": information[~seen]}
+axes["information"].hist(list(groups.values()), bins=20, density=True, label=list(groups))
+axes["information"].set(xlabel="mutual information in nats", ylabel="density")
+axes["information"].legend()
+CostRadarDisplay.from_estimators(models, errors=errors, ax=axes["costs"], repeats=10)
+for name, ax in axes.items():
+    ax.set_title(f"{name} (AUROC {auroc:.2f})" if name == "information" else name)
+figure.savefig(PICTURE, dpi=80)
+print(f"Agreement, reliability, information and costs are drawn in {PICTURE}")
