@@ -41,7 +41,7 @@ from sklearn_rrr.images import (
 )
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
-from sklearn_rrr.network import average_probabilities, decompose_uncertainty
+from sklearn_rrr.network import average_probabilities
 from sklearn_rrr.training import (
     PRECISIONS,
     SCHEDULES,
@@ -52,6 +52,7 @@ from sklearn_rrr.training import (
     seeded,
     use_bf16,
 )
+from sklearn_rrr.uncertainty import UncertaintyMixin
 
 _AUTO = 'Or use "auto".'
 
@@ -70,7 +71,7 @@ def _trains_on(estimator):
     return True
 
 
-class BaseImageClassifier(ClassifierMixin, BaseEstimator):
+class BaseImageClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
     """Classifier of images; a child says which network is trained.
 
     A child implements ``_load_backbone()`` and ``_make_module(backbone)``, extends
@@ -475,32 +476,6 @@ class BaseImageClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return torch.cat([logits.double().softmax(2) for logits in self._logits(X)]).numpy()
-
-    def predict_uncertainty(self, X):
-        """Predict how sure the ensemble is, and why it is not.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; other sizes are resized likewise.
-
-        Returns
-        -------
-        uncertainty : pandas.DataFrame
-            A row per image, in nats: ``total_entropy`` of the mean probabilities; their
-            ``expected_entropy``, the mean over branches (aleatoric: the image is ambiguous);
-            ``mutual_information``, the difference (epistemic: branches disagree, as on images
-            unlike those of the training). ``vote_agreement`` is the share of branches in
-            [1 / n_branches, 1] whose most probable class is the most frequent one. Indexed as a
-            frame or Series of images is.
-
-        References
-        ----------
-        Depeweg et al. (2018), Decomposition of uncertainty in Bayesian deep learning for
-        efficient and risk-sensitive learning, arXiv:1710.07283, section 3.
-        """
-        table = decompose_uncertainty(self.predict_branches(X))
-        return pd.DataFrame(table, index=X.index if hasattr(X, "iloc") else None)
 
     def predict(self, X):
         """Predict the label of each image.

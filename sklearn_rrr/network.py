@@ -11,9 +11,7 @@ from bisect import bisect_left
 from functools import cache, partial
 from itertools import takewhile
 
-import numpy as np
 import torch
-from scipy.special import entr
 from torch import nn
 
 from sklearn_rrr._validation import check_choice
@@ -209,22 +207,6 @@ def average_probabilities(logits):
     The one place where the branch axis ends (section 3.3).
     """
     return logits.softmax(2).mean(1)
-
-
-def decompose_uncertainty(probabilities):
-    """Entropies of an ensemble's probabilities (n, M, K), in nats; a dict of arrays (n,).
-
-    Depeweg et al. (2018), arXiv:1710.07283: total = aleatoric + epistemic.
-    """
-    total = entr(probabilities.mean(1)).sum(1)
-    expected = entr(probabilities).sum(2).mean(1)
-    votes = np.eye(probabilities.shape[2])[probabilities.argmax(2)].mean(1)  # (n, K)
-    return {
-        "total_entropy": total,
-        "expected_entropy": expected,
-        "mutual_information": (total - expected).clip(min=0),
-        "vote_agreement": votes.max(1),
-    }
 
 
 class Normalize(nn.Module):

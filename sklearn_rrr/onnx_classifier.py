@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from sklearn_rrr.uncertainty import UncertaintyMixin
+
 ENGINES = ("onnxruntime", "openvino")
 PRECISIONS = ("fp32", "bf16")
 BATCH = 64
@@ -17,7 +19,7 @@ METADATA = ("classes", "image_size")
 WANTED = "X must be uint8 images, (n, h, w) or (n, h, w, 3), or a list of images"
 
 
-class OnnxClassifier(ClassifierMixin, BaseEstimator):
+class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
     """Classifier from a file that :func:`~sklearn_rrr.export_onnx` wrote.
 
     It predicts with ONNX Runtime, or OpenVINO, and needs no torch. The file is read at the

@@ -18,8 +18,9 @@ from sklearn_rrr.weights import BUNDLED
 PACKAGE = Path(sklearn_rrr.__file__).parent
 # A module imports only from rows above its own.
 ORDER = [
-    {"_validation", "_version", "memory", "inference", "onnx_classifier", "products"},
+    {"_validation", "_version", "inference", "memory", "products", "uncertainty"},
     {"augmentation", "backbones", "branching", "costs", "heads", "images", "labels"}
+    | {"onnx_classifier"}
     | {"synthesis"},
     {"batches", "weights", "network"},
     {"training"},
@@ -79,6 +80,7 @@ METHODS = ["RRRNetClassifier." + m for m in ("fit", "partial_fit", "predict", "p
 METHODS += ["RRRNetClassifier.predict_branches", "RRRNetClassifier.predict_uncertainty"]
 METHODS += ["BlockSelector." + m for m in ("fit", "predict", "predict_proba", "score")]
 METHODS += ["OnnxClassifier." + m for m in ("fit", "predict", "predict_branches", "predict_proba")]
+METHODS += ["OnnxClassifier.predict_uncertainty"]
 DRAWN = ["synthesis.SyntheticImages", "synthesis.find_fonts", "baselines.paper_models"]
 DRAWN += [f"plotting.{name}" for name in plotting.__all__]
 

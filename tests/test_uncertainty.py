@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
-from sklearn_rrr import RRRNetClassifier
-from sklearn_rrr.network import decompose_uncertainty
+from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx
+from sklearn_rrr.uncertainty import decompose_uncertainty
 
 COLUMNS = ["total_entropy", "expected_entropy", "mutual_information", "vote_agreement"]
 
@@ -48,6 +48,14 @@ def test_of_a_fitted_classifier(small, digits):
     assert list(table) == COLUMNS
     assert table.mutual_information.ge(0).all()
     assert table.vote_agreement.between(1 / 4, 1).all()
+
+
+def test_of_an_exported_classifier(small, digits, tmp_path):
+    X, y = digits
+    clf = small(n_branches=3).fit(X, y)
+    export_onnx(clf, tmp_path / "a.onnx")
+    table = OnnxClassifier(tmp_path / "a.onnx").predict_uncertainty(X)
+    pd.testing.assert_frame_equal(table, clf.predict_uncertainty(X), atol=1e-4)
 
 
 def test_one_branch_cannot_disagree(small, digits):
