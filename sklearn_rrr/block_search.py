@@ -219,7 +219,8 @@ class BlockSearch:
         tol = None if selector.criterion == "pareto" else selector.tol
         depths = self.backbone.depths
         path = select_forward(self._evaluate, depths, selector.order, tol, self._is_affordable)
-        most, quiet = sum(depths) - 3, not selector.verbose
+        most = min(sum(depths), selector.max_blocks or math.inf) - 3
+        quiet = not selector.verbose
         with tqdm(total=most, unit="network", desc="BlockSelector", disable=quiet) as bar:
             for blocks, score, kept in path:
                 self.steps[-1]["kept"] = kept
