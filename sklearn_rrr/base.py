@@ -200,22 +200,23 @@ class BaseImageClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         """
         return self._fit(X, y, sample_weight)
 
-    def _fit(self, X, y, sample_weight, earlier=None):
-        """Train; an `earlier` fit of the same classes gives what its network shares with ours."""
+    def _fit(self, X, y, sample_weight, earlier=None, classes=None):
+        """Train; an `earlier` fit gives what its network shares with ours, and its splits."""
         self._check_parameters()
         self._forget()
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
             backbone = self._load_backbone()
-            images = self._read_training_data(X, y, sample_weight, backbone=backbone)
+            classes = classes if earlier is None else earlier.classes_
+            images = self._read_training_data(X, y, sample_weight, classes, backbone)
             self._split_seed = seed if earlier is None else earlier._split_seed
             module = self._make_module(backbone)
-            images, validation = self._hold_out(images, seed)
+            images, validation = self._hold_out(images, self._split_seed)
             settings = self._settings(len(images), seed)
             if earlier is not None:
                 module.load_state_dict(earlier.module_.state_dict(), strict=False)
                 settings = replace(settings, head_init="random")  # as they are
-            images = self._weigh(images, module, seed)
+            images = self._weigh(images, module, self._split_seed)
             self._net = self._strategy().train(module, images, validation, settings)
         self._finish(module, settings)
         return self
@@ -272,12 +273,13 @@ class BaseImageClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
                 self._split_seed = seed
                 settings = self._settings(len(images), seed)
                 self._net = make_net(self._make_module(backbone), settings)
-                self._net.warm_up(images)
             else:
                 settings = self._renew_net(len(images))
+            draw = [settings.seed, len(self._net.history)]
+            images = self._weigh(images, self._net.module_, draw)
+            if first:
+                self._net.warm_up(images)
             self._folded = {}  # even if the training is interrupted
-            history = self._net.history
-            images = self._weigh(images, self._net.module_, [settings.seed, len(history)])
             self._net.run(images, epochs=1)
         self._finish(self._net.module_, settings)
         return self
@@ -370,9 +372,18 @@ class BaseImageClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
 
     def _weigh(self, images, module, seed):
         """Return the images with weights of each branch, where the strategy has such."""
-        rng = np.random.default_rng(seed)
-        factors = self._strategy().weigh(len(images), module.n_branches, rng)
-        return images if factors is None else images.weigh(factors)
+        strategy, shape = self._strategy(), (len(images), module.n_branches)
+        factors = strategy.weigh(*shape, np.random.default_rng(seed))
+        if factors is None:
+            return images
+        factors = np.asarray(factors, dtype=float)
+        valid = factors.shape == shape and np.isfinite(factors).all() and (factors >= 0).all()
+        if not valid or not factors.any(0).all():
+            raise ValueError(
+                f"`ensemble`: {type(strategy).__name__}.weigh must return numbers of at least 0 of "
+                f"the shape (n, M), {shape}, some above 0 for each branch; got {factors!r}."
+            )
+        return images.weigh(factors)
 
     def _settle(self, name):
         """Return a parameter; "auto" is what the backbone recommends."""

@@ -5,30 +5,34 @@
 gives all five.
 """
 
-from sklearn_rrr.base import BaseImageClassifier
-from sklearn_rrr.classifier import RRRNetClassifier
+from sklearn_rrr.classifier import BranchClassifier, RRRNetClassifier
 
-# Section 4.2 and appendix C; the parameters that "auto" would take from another backbone.
+# Section 4.2 and appendix C, whatever the backbone.
 PUBLISHED = {
     "trainable": "branches",
     "split": "paper",
+    "sampling": "independent",
     "head_init": "random",
     "augmentation": "paper",
     "lr_schedule": "constant",
     "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "batch_size": 32,
     "max_epochs": 300,
+    "ema_epochs": 60,
+    "image_size": 128,
 }
 
 
-class LastLayerClassifier(RRRNetClassifier):
+class LastLayerClassifier(BranchClassifier):
     """Train a new last layer on a frozen pre-trained network: the paper's model [A].
 
     Parameters
     ----------
     backbone, weights : optional
-        The pre-trained network; as in :class:`RRRNetClassifier`, and so are all others.
+        The pre-trained network.
     max_epochs, batch_size, learning_rate, weight_decay, lr_schedule, ema_epochs : optional
-        Training.
+        Training; types and defaults, here and below, as in :class:`RRRNetClassifier`.
     head_init, augmentation, cache_features, class_weight : optional
         Training.
     validation_fraction, early_stopping, patience : optional
@@ -56,8 +60,6 @@ class LastLayerClassifier(RRRNetClassifier):
     (2,)
     """
 
-    __init__ = BaseImageClassifier.__init__
-
     blocks, n_branches, trainable = None, 1, "head"
     split_at, split, width_offset = "conv4_x", "paper", 0
     dropout, ensemble, sampling = 0.0, "naive", "shared"
@@ -70,9 +72,9 @@ class FineTuningClassifier(LastLayerClassifier):
     Parameters
     ----------
     backbone, weights : optional
-        The pre-trained network; as in :class:`RRRNetClassifier`, and so are all others.
+        The pre-trained network.
     max_epochs, batch_size, learning_rate, weight_decay, lr_schedule, ema_epochs : optional
-        Training.
+        Training; types and defaults, here and below, as in :class:`RRRNetClassifier`.
     head_init, augmentation, cache_features, class_weight : optional
         Training.
     validation_fraction, early_stopping, patience : optional
@@ -105,14 +107,19 @@ def paper_models(**parameters):
     Parameters
     ----------
     **parameters : dict
-        Given to each model; those that a model does not have, and those that make it, are left
-        out. As published: ``PUBLISHED`` of this module.
+        Of :class:`RRRNetClassifier`, given to each model; those that a model does not have, and
+        those that make it, are left out. As published: ``PUBLISHED`` of this module.
 
     Returns
     -------
     models : dict
         "A": :class:`LastLayerClassifier`, "B": :class:`FineTuningClassifier`, "C": the reduced
         network unsplit, "D": with dropout 0.05, "E": RRR-Net with 8 branches.
+
+    Raises
+    ------
+    TypeError
+        For names that no model has.
 
     Examples
     --------
@@ -121,6 +128,8 @@ def paper_models(**parameters):
     >>> models["D"].dropout, models["E"].n_branches
     (0.05, 8)
     """
+    if unknown := parameters.keys() - RRRNetClassifier().get_params().keys():
+        raise TypeError(f"RRRNetClassifier has no parameter `{min(unknown)}`.")
     own = {
         "A": {},
         "B": {},

@@ -4,29 +4,28 @@ RRR-Net (arXiv:2310.01157), appendix A. A network that a search still needs lies
 that it is not held in memory, and that a search which was killed goes on.
 """
 
-import io
-import json
+import hashlib
 import math
 import time
-from pathlib import Path
+from dataclasses import replace
 
-import joblib
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
+from sklearn.utils import column_or_1d
 from tqdm.auto import tqdm
 
 from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.backbones import PHASES, make_backbone
+from sklearn_rrr.checkpoints import fingerprint
 from sklearn_rrr.costs import count_macs, count_parameters, measure_latency
-from sklearn_rrr.images import take_images
+from sklearn_rrr.images import inspect_images, take_images
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
 from sklearn_rrr.network import RRRNet, fit_widths
-from sklearn_rrr.weights import write_atomically
+from sklearn_rrr.training import seeded
 
 START = (1, 1, 1, 1)
 
@@ -114,65 +113,50 @@ def find_knee(costs, scores):
 
 
 class SearchData:
-    """Images, labels and weights, and parts of them."""
+    """Images, labels and weights, and parts of them.
 
-    def __init__(self, X, y, sample_weight):
-        self.X, self.y, self.weights = X, np.asarray(y), None
-        self.classes, self.labels = encode_labels(y)
-        if sample_weight is not None:
-            self.weights = weigh_images(self.classes, self.labels, sample_weight)
-        counts = [len(X), len(self.labels)]
-        if counts[0] != counts[1]:
+    Parameters
+    ----------
+    reader : RRRNetClassifier
+        Reads the images, as it will when it is fitted; it is used for nothing else.
+    X : images
+    y : array-like of shape (n,)
+    sample_weight : array-like of shape (n,) or None
+    """
+
+    def __init__(self, reader, X, y, sample_weight):
+        self.y = column_or_1d(y, warn=True)
+        self.classes, labels = encode_labels(self.y)
+        source = reader._read(X, reset=True)
+        if len(source) != len(labels):
+            counts = [len(source), len(labels)]
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: {counts}."
             )
-        if counts[0] < 2:
-            raise ValueError(
-                f"Images to train on and others to score on are needed; got {counts[0]} sample."
-            )
+        if len(source) < 2:
+            raise ValueError("Images to train on and others to score on are needed; got 1 sample.")
+        weights = None
+        if sample_weight is not None:
+            weights = weigh_images(self.classes, labels, sample_weight)
+        with seeded(0, resolve_device(reader.device)):  # weights are drawn, and are of no use
+            self.backbone = make_backbone(reader.backbone)
+        size = reader.image_size or self.backbone.image_size
+        inspection = inspect_images(source, labels, size, reader.on_bad_file)
+        kept, self.skipped = inspection.kept, inspection.skipped
+        self.X, self.y, self.labels = take_images(X, kept), self.y[kept], labels[kept]
+        self.weights = None if weights is None else weights[kept]
+        self.pixels, self.size = inspection.source, size
 
     def part(self, indices):
         weights = None if self.weights is None else self.weights[indices]
         return take_images(self.X, indices), self.y[indices], weights
 
-    def digest(self):
-        images = len(self.X) if isinstance(self.X, torch.utils.data.Dataset) else self.X
-        return joblib.hash((images, self.y, self.weights))
-
-
-class SearchStore:
-    """The networks of each step as files, and what is known of them in ``search.json``.
-
-    Each file is whole or not there; a step counts once it is in ``search.json``.
-    """
-
-    def __init__(self, folder, seeds):
-        self.folder = Path(folder)
-        self.record = {"seeds": seeds, "costs": {}, "steps": {}}
-        if self._index.exists():
-            self.record = json.loads(self._index.read_text())
-
-    @property
-    def _index(self):
-        return self.folder / "search.json"
-
-    def write_index(self):
-        write_atomically(self._index, json.dumps(self.record).encode())
-
-    def save(self, name, estimators, row):
-        buffer = io.BytesIO()
-        joblib.dump(estimators, buffer)
-        write_atomically(self.folder / f"{name}.joblib", buffer.getvalue())
-        self.record["steps"][name] = row
-        self.write_index()
-
-    def load(self, name):
-        return joblib.load(self.folder / f"{name}.joblib")
-
-    def drop(self, names):
-        """Delete the networks of these steps."""
-        for name in names:
-            (self.folder / f"{name}.joblib").unlink(missing_ok=True)
+    def fingerprint(self):
+        """Return a digest of pixels, labels and weights, whatever form the images have."""
+        digest = hashlib.blake2b(digest_size=16)
+        for index in np.array_split(np.arange(len(self.y)), math.ceil(len(self.y) / 256)):
+            digest.update(self.pixels.load(index, self.size).contiguous().numpy().tobytes())
+        return fingerprint([digest.hexdigest(), self.y, self.weights])
 
 
 class BlockSearch:
@@ -185,27 +169,34 @@ class BlockSearch:
     estimator : RRRNetClassifier
         Unfitted; changed.
     data : SearchData
-    store : SearchStore
+    folder : CheckpointFolder
+        Its record holds the seeds, the splits, the costs of networks and the rows of steps.
     """
 
-    def __init__(self, selector, estimator, data, store):
-        self.selector, self.data, self.store = selector, data, store
+    def __init__(self, selector, estimator, data, folder):
+        self.selector, self.data, self.folder = selector, data, folder
         if selector.epochs_per_step is not None:
             estimator.set_params(max_epochs=selector.epochs_per_step)
         self.estimator = estimator.set_params(blocks=START)
-        self.split_seed, self.seed = store.record["seeds"]
+        self.split_seed, self.seed = folder.record["seeds"]
         self.scorer = check_scoring(estimator, selector.scoring)
-        self.splits = self._split()
-        self.backbone = make_backbone(estimator.backbone)
+        self.device, self.backbone = resolve_device(estimator.device), data.backbone
+        # Drawn once: a splitter without a seed would mix the images after a resume.
+        splits = folder.record.setdefault("splits", self._split())
+        self.splits = [tuple(map(np.array, split)) for split in splits]
         self.steps, self.controls = [], []  # rows of the results
 
     def _split(self):
-        """Return the images to train on and to score on, of each fold."""
+        """Return the images to train on and to score on, of each fold, as lists."""
         labels, cv = self.data.labels, self.selector.cv
         if cv is None:
-            return [hold_out(labels, self.selector.validation_fraction, self.split_seed)]
-        folds = check_cv(cv, labels, classifier=True)
-        return list(folds.split(np.zeros(len(labels)), labels))
+            folds = [hold_out(labels, self.selector.validation_fraction, self.split_seed)]
+        else:
+            splitter = check_cv(cv, labels, classifier=True)
+            folds = list(splitter.split(np.zeros(len(labels)), labels))
+        if not folds:
+            raise ValueError(f"`cv` gave no split; got {cv!r}. A generator can be used only once.")
+        return [[np.asarray(part).tolist() for part in fold] for fold in folds]
 
     # ------------------------------------------------------------------------- running
 
@@ -231,6 +222,7 @@ class BlockSearch:
             for i in range(1, len(self.steps)):
                 before = f"control_{i - 1}" if i > 1 else "step_0"
                 self.controls.append(self._train(f"control_{i}", before, START))
+                self.folder.drop([f"control_{i - 1}"])
 
     def _evaluate(self, blocks):
         i = len(self.steps)
@@ -239,18 +231,15 @@ class BlockSearch:
 
     def _train(self, name, before, blocks):
         """Train the networks of a step on from those before, unless it is done; return its row."""
-        done = self.store.record["steps"].get(name)
-        if done is not None:
-            return {**done, "blocks": blocks}
+        rows = self.folder.record["steps"]
+        if name in rows:
+            return {**rows[name], "blocks": blocks}
         start = time.perf_counter()
-        networks = self.store.load(before) if before else [None] * len(self.splits)
-        fitted = [
-            self._train_one(network, blocks, train, f"{name}, fold {fold}")
-            for fold, (network, (train, _)) in enumerate(zip(networks, self.splits, strict=True))
-        ]
+        parts = [train for train, _ in self.splits]
+        fitted = self._train_parts(name, before, blocks, parts)
         seconds = time.perf_counter() - start
         scores = [self._score(n, valid) for n, (_, valid) in zip(fitted, self.splits, strict=True)]
-        row = {
+        rows[name] = {
             "blocks": blocks,
             "score": float(np.mean(scores)),
             "score_std": float(np.std(scores)),
@@ -260,17 +249,29 @@ class BlockSearch:
             "kept": False,
             "control": name.startswith("control"),
         }
-        self.store.save(name, fitted, row)
-        return row
+        self.folder.write_record()
+        return dict(rows[name])
 
-    def _train_one(self, network, blocks, indices, name):
-        """Fit the first network, or one that goes on from the one given, with a seed by name."""
-        X, y, weights = self.data.part(indices)
-        key = [self.seed, *name.encode()]
-        seed = int(np.random.SeedSequence(key).generate_state(1)[0] // 2)
+    def _train_parts(self, name, before, blocks, parts):
+        """Train a network on each part of the images, on from those before; save them."""
+        networks = self._load(before) if before else [None] * len(parts)
+        fitted = []
+        for fold, (network, indices) in enumerate(zip(networks, parts, strict=True)):
+            key = [self.seed, *f"{name}, fold {fold}".encode()]
+            seed = int(np.random.SeedSequence(key).generate_state(1)[0] // 2)
+            fitted.append(self._train_one(network, blocks, self.data.part(indices), seed))
+        self.folder.save(name, [_pack(network) for network in fitted])
+        return fitted
+
+    def _train_one(self, network, blocks, part, seed):
+        """Fit the first network, or one that goes on from the one given."""
         if network is None:
-            return clone(self.estimator).set_params(random_state=seed).fit(X, y, weights)
-        return network._grow(blocks, X, y, weights, seed)
+            first = clone(self.estimator).set_params(random_state=seed)
+            return first._fit(*part, classes=self.data.classes)
+        return network._grow(blocks, *part, random_state=seed)
+
+    def _load(self, name):
+        return [_unpack(packed, self.estimator) for packed in self.folder.load(name)]
 
     def _score(self, network, indices):
         X, y, _ = self.data.part(indices)
@@ -283,33 +284,27 @@ class BlockSearch:
 
     def _costs(self, blocks):
         """Return parameters, multiply-adds and latency of one image; measured once."""
-        costs = self.store.record["costs"]
+        costs = self.folder.record["costs"]
         if str(blocks) not in costs:
-            e, n_classes = self.estimator, len(self.data.classes)
-            at = PHASES.index(e.split_at)
-            # The first network's widths: the larger ones keep them.
-            offset, _ = fit_widths(
-                self.backbone, START, e.n_branches, at, n_classes, e.width_offset
-            )
-            network = RRRNet(
-                self.backbone,
-                n_classes,
-                blocks=blocks,
-                n_branches=e.n_branches,
-                split_at=e.split_at,
-                width_offset=offset,
-            )
-            size = e.image_size or self.backbone.image_size
-            latency = measure_latency(
-                fold_norms(network), image_size=size, device=resolve_device(e.device)
-            )
+            network = self._build(blocks)
+            size = self.data.size
+            latency = measure_latency(fold_norms(network), image_size=size, device=self.device)
             costs[str(blocks)] = {
                 "parameters": count_parameters(network),
                 "macs": count_macs(network, size),
                 "latency_ms": latency.median,
             }
-            self.store.write_index()
+            self.folder.write_record()
         return costs[str(blocks)]
+
+    def _build(self, blocks):
+        """Return a network of the estimator's form, with the widths of the first one."""
+        e, n_classes = self.estimator, len(self.data.classes)
+        at = PHASES.index(e.split_at)
+        offset, _ = fit_widths(self.backbone, START, e.n_branches, at, n_classes, e.width_offset)
+        form = {"n_branches": e.n_branches, "split_at": e.split_at, "width_offset": offset}
+        with seeded(0, self.device):
+            return RRRNet(self.backbone, n_classes, blocks=blocks, **form)
 
     def _is_affordable(self, blocks):
         selector = self.selector
@@ -345,18 +340,22 @@ class BlockSearch:
             wanted.add(self._choose())
             if self.selector.criterion == "pareto":
                 wanted.update(np.flatnonzero(self._front()).tolist())
-        self.store.drop(f"step_{i}" for i in range(len(self.steps)) if i not in wanted)
+        self.folder.drop(f"step_{i}" for i in range(len(self.steps)) if i not in wanted)
 
     def finish(self):
         """Return the network chosen; after a cross-validation, trained on all images."""
         chosen = self._choose()
         if self.selector.cv is None:
-            return self.store.load(f"step_{chosen}")[0]
-        network, everything = None, np.arange(len(self.data.labels))
-        for i in range(chosen + 1):
-            blocks = self.steps[i]["blocks"]
-            network = self._train_one(network, blocks, everything, f"step_{i}, all images")
-        return network
+            return self._load(f"step_{chosen}")[0]
+        done = self.folder.record.setdefault("final", [])
+        for i in range(len(done), chosen + 1):
+            before = f"final_{i - 1}" if i else None
+            everything = [np.arange(len(self.data.y))]
+            self._train_parts(f"final_{i}", before, self.steps[i]["blocks"], everything)
+            done.append(i)
+            self.folder.write_record()
+            self.folder.drop([f"final_{i - 1}"])
+        return self._load(f"final_{chosen}")[0]
 
     def results(self):
         """Return the table of all networks tried."""
@@ -365,3 +364,25 @@ class BlockSearch:
         table["epochs"] = table.groupby("control").epochs.cumsum()
         table.loc[table.control, "epochs"] += table.epochs.iloc[0]
         return table
+
+
+# Of a fitted network's parameters, those that its place in the search gives it.
+_OWN = ("blocks", "width_offset", "random_state")
+
+
+def _pack(network):
+    """Return what a fitted network is beyond its parameters, which need not be pickled."""
+    own = {name: getattr(network, name) for name in _OWN}
+    parameters = network.get_params(deep=False)
+    state = {k: v for k, v in network.__getstate__().items() if k not in parameters}
+    # What trains on settles its own augmentation.
+    state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
+    return own, state
+
+
+def _unpack(packed, template):
+    """Return the fitted network again, with all other parameters of a template."""
+    own, state = packed
+    network = clone(template).set_params(**own)
+    network.__setstate__(dict(state))
+    return network

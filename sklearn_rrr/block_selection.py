@@ -4,11 +4,11 @@ Starts at one block a phase, adds pre-trained blocks one by one and goes on trai
 scores on its test images; here the score is of images held out, or a cross-validation.
 """
 
+import copy
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
@@ -17,12 +17,15 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
-from sklearn_rrr.block_search import BlockSearch, SearchData, SearchStore
+from sklearn_rrr.block_search import BlockSearch, SearchData
+from sklearn_rrr.checkpoints import CheckpointFolder, fingerprint, locked
 from sklearn_rrr.classifier import RRRNetClassifier
 from sklearn_rrr.images import DatasetImages, sort_input
 
 ORDERS = ("sequential", "cyclic")
 CRITERIA = ("score", "pareto")
+FITTED = ("estimator_", "blocks_", "results_", "classes_", "skipped_")
+FITTED += ("n_features_in_", "feature_names_in_")
 
 
 class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
@@ -45,10 +48,11 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     scoring : str, callable or None, default=None
         As in scikit-learn; None is the estimator's accuracy.
     validation_fraction : float, default=0.2
-        Fraction of the images held out for the score, where `cv` is None.
-    cv : int, splitter, iterable or None, default=None
-        Score by cross-validation instead: a network for each fold, trained side by side; the
-        chosen blocks are then trained on all images, step by step as they were found.
+        Fraction of the images held out for the score, where `cv` is None. The network that is
+        returned has not learned from them; with `cv` it learns from all images.
+    cv : int, splitter without groups, iterable or None, default=None
+        Score by cross-validation instead: a network for each fold, one trained after the other;
+        the chosen blocks are then trained on all images, step by step as they were found.
     max_blocks : int or None, default=None
         Blocks at most, of all phases together.
     max_parameters, max_macs : int or None, default=None
@@ -63,8 +67,8 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Whether (1, 1, 1, 1) is trained as long as the search was, too, for `results_`.
     checkpoint_dir : str, path or None, default=None
         A folder in which a search that was interrupted goes on where it was. It holds a folder
-        for each search, told apart by its parameters and data, with pickles: use one that you
-        trust.
+        for each search, told apart by its parameters and images, with pickles: use one that you
+        trust. Of an unseeded search the seeds are kept, too. They stay until you delete them.
     random_state : int, RandomState instance or None, default=None
         Seed of the split and of every training; None takes the estimator's.
     verbose : int, default=0
@@ -83,6 +87,8 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         ``control``.
     classes_ : ndarray of shape (n_classes,)
         Labels.
+    skipped_ : list
+        As of :class:`RRRNetClassifier`.
     n_features_in_ : int
         Length of a row; only where X had rows.
     feature_names_in_ : ndarray of str
@@ -168,6 +174,11 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             check_int("max_blocks", self.max_blocks, 4, hint="There is one a phase at least.")
         if self.max_latency_ms is not None:
             check_real("max_latency_ms", self.max_latency_ms, 0, open_low=True)
+        if not (self.scoring is None or isinstance(self.scoring, str) or callable(self.scoring)):
+            raise TypeError(
+                f"`scoring` must be one scorer, its name or None; got {self.scoring!r}."
+            )
+        check_int("verbose", int(self.verbose), 0)
         if self.cv is None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
 
@@ -198,26 +209,26 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         """
         estimator = self._make_estimator()
         self._check_parameters()
+        estimator._check_parameters()
+        for name in FITTED:
+            self.__dict__.pop(name, None)
         if y is None and isinstance(X, torch.utils.data.Dataset):
             y = DatasetImages(X).labels()
         if y is None:
             raise ValueError("BlockSelector requires y to be passed, but the target y is None.")
-        data = SearchData(self._check_images(X), y, sample_weight)
-        source = estimator.random_state if self.random_state is None else self.random_state
-        rng = check_random_state(source)
-        seeds = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
-        with self._open_store(estimator, data, seeds) as store:
-            search = BlockSearch(self, estimator, data, store)
+        X = self._check_images(X)
+        data = SearchData(clone(estimator), X, y, sample_weight)
+        with self._open_folder(estimator, data) as folder:
+            search = BlockSearch(self, estimator, data, folder)
             search.run()
-            self.estimator_ = search.finish()
-            self.results_ = search.results()
-        self.blocks_, self.classes_ = self.estimator_.blocks_, self.estimator_.classes_
+            fitted = search.finish()
+        self.results_, self.skipped_ = search.results(), data.skipped
+        self.blocks_, self.classes_ = fitted.blocks_, fitted.classes_
+        self.estimator_ = fitted
         return self
 
     def _check_images(self, X):
         """Return X in a form that can be taken apart; of rows, their length is kept."""
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
         kind, form = sort_input(X)
         if kind == "rows":
             form = validate_data(self, X)
@@ -225,20 +236,32 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return X if whole else form
 
     @contextmanager
-    def _open_store(self, estimator, data, seeds):
+    def _open_folder(self, estimator, data):
         """Yield the place of the search's networks: a folder of its own, or a temporary one."""
+        seeded_by = self if self.random_state is not None else estimator
+        key = self._identify(estimator, seeded_by.random_state)
+        rng = check_random_state(seeded_by.random_state)
+        seeds = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
+        record = {"seeds": seeds, "costs": {}, "steps": {}}
         if self.checkpoint_dir is None:
             with tempfile.TemporaryDirectory(prefix="sklearn_rrr-") as folder:
-                yield SearchStore(folder, seeds)
+                yield CheckpointFolder(folder, record)
             return
-        own = self.get_params(deep=False) | {"estimator": None}
-        parameters = own | estimator.get_params()
-        for name in ("checkpoint_dir", "verbose", "device"):
-            parameters.pop(name)
-        key = {name: repr(value) for name, value in parameters.items()}, data.digest()
-        folder = Path(self.checkpoint_dir) / f"blocks-{joblib.hash(key)[:16]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        yield SearchStore(folder, seeds)
+        folder = Path(self.checkpoint_dir) / f"blocks-{fingerprint([key, data.fingerprint()])}"
+        with locked(folder):
+            yield CheckpointFolder(folder, record)
+
+    def _identify(self, estimator, random_state):
+        """Return the parameters that tell one search from another."""
+        own, inner = self.get_params(deep=False), estimator.get_params()
+        for name in ("estimator", "checkpoint_dir", "verbose", "random_state"):
+            own.pop(name)
+        for name in ("device", "verbose", "random_state"):
+            inner.pop(name)
+        weights = inner["weights"]
+        if isinstance(weights, (str, Path)) and Path(weights).is_file():
+            inner["weights"] = np.fromfile(weights, dtype=np.uint8)
+        return own, inner, copy.deepcopy(random_state)
 
     # ----------------------------------------------------------------------- predicting
 

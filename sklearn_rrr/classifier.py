@@ -16,7 +16,67 @@ from sklearn_rrr.training import SAMPLINGS
 from sklearn_rrr.weights import load_backbone
 
 
-class RRRNetClassifier(BaseImageClassifier):
+class BranchClassifier(BaseImageClassifier):
+    """Builds an RRRNet from what its children have as parameters or as class attributes."""
+
+    def _strategy(self):
+        return make_strategy(self.ensemble)
+
+    def _load_backbone(self):
+        backbone, pretrained = load_backbone(self.backbone, self.weights)
+        self.blocks_ = self._check_blocks(backbone)
+        if self.weights == "pretrained" and not pretrained:
+            warnings.warn(
+                f"The backbone {self.backbone!r} has no pre-trained weights and starts from "
+                "random ones. Give them as `weights`; weights=None is random without this warning.",
+                stacklevel=4,
+            )
+        recommended = backbone.fine_tuning
+        self.fine_tuning_ = recommended if pretrained else recommended.from_scratch()
+        self.trainable_, self.split_ = self._settle("trainable"), self._settle("split")
+        # Model [A], the whole backbone, keeps its norms; elsewhere frozen ones are adapted.
+        whole = self.n_branches == 1 and self.blocks_ == backbone.depths
+        kept = pretrained and self.trainable_ == "head" and whole
+        self._adapts_norms = not kept
+        return backbone
+
+    def _check_blocks(self, backbone):
+        if self.blocks is None:
+            return backbone.depths
+        valid = isinstance(self.blocks, (tuple, list)) and len(self.blocks) == 4
+        pairs = zip(self.blocks, backbone.depths, strict=True) if valid else ()
+        if not valid or any(
+            isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= n <= depth
+            for n, depth in pairs
+        ):
+            raise ValueError(
+                "`blocks` must be 4 ints from (1, 1, 1, 1) to "
+                f"{backbone.depths} for the backbone {self.backbone!r}; got {self.blocks!r}. "
+                "Use None to keep all blocks."
+            )
+        return tuple(map(int, self.blocks))
+
+    def _make_module(self, backbone):
+        # Model [C] of the paper: unsplit, but with fresh norms where the stump is frozen.
+        unsplit = self.n_branches == 1
+        fresh = self.split_ == "paper" and (not unsplit or self.trainable_ == "branches")
+        module = RRRNet(
+            backbone,
+            len(self.classes_),
+            blocks=self.blocks_,
+            n_branches=self.n_branches,
+            split_at=self.split_at,
+            split=self.split_,
+            width_offset=self.width_offset,
+            fresh_norms=fresh,
+            dropout=self.dropout,
+            generator=torch.Generator().manual_seed(self._split_seed),
+        )
+        self.width_offset_, self.branch_planes_ = module.width_offset, module.branch_planes
+        return module.freeze(self.trainable_)
+
+
+class RRRNetClassifier(BranchClassifier):
     """Classify images with a reused, reduced and recycled backbone network.
 
     The first blocks of each phase of a pre-trained residual network are kept; from a split
@@ -146,7 +206,8 @@ class RRRNetClassifier(BaseImageClassifier):
         Parameters of the whole network.
     history_ : pandas.DataFrame
         A row per epoch: epoch, dur (seconds), learning_rate (of the first step), train_loss
-        (mean over branches) and, with validation, valid_loss and valid_acc.
+        (mean over branches) and, with validation, valid_loss and valid_acc; with "snapshot" and
+        "fge" of the one branch that is trained.
     module_ : RRRNet
         The network.
     net_ : skorch.NeuralNet
@@ -282,59 +343,3 @@ class RRRNetClassifier(BaseImageClassifier):
             blocks=blocks, width_offset=self.width_offset_, random_state=random_state
         )
         return grown._fit(X, y, sample_weight, earlier=self)
-
-    def _strategy(self):
-        return make_strategy(self.ensemble)
-
-    def _load_backbone(self):
-        backbone, pretrained = load_backbone(self.backbone, self.weights)
-        self.blocks_ = self._check_blocks(backbone)
-        if self.weights == "pretrained" and not pretrained:
-            warnings.warn(
-                f"The backbone {self.backbone!r} has no pre-trained weights and starts from "
-                "random ones. Give them as `weights`; weights=None is random without this warning.",
-                stacklevel=3,
-            )
-        recommended = backbone.fine_tuning
-        self.fine_tuning_ = recommended if pretrained else recommended.from_scratch()
-        self.trainable_, self.split_ = self._settle("trainable"), self._settle("split")
-        # Model [A], the whole backbone, keeps its norms; elsewhere frozen ones are adapted.
-        whole = self.n_branches == 1 and self.blocks_ == backbone.depths
-        kept = pretrained and self.trainable_ == "head" and whole
-        self._adapts_norms = not kept
-        return backbone
-
-    def _check_blocks(self, backbone):
-        if self.blocks is None:
-            return backbone.depths
-        valid = isinstance(self.blocks, (tuple, list)) and len(self.blocks) == 4
-        pairs = zip(self.blocks, backbone.depths, strict=True) if valid else ()
-        if not valid or any(
-            isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= n <= depth
-            for n, depth in pairs
-        ):
-            raise ValueError(
-                "`blocks` must be 4 ints from (1, 1, 1, 1) to "
-                f"{backbone.depths} for the backbone {self.backbone!r}; got {self.blocks!r}. "
-                "Use None to keep all blocks."
-            )
-        return tuple(map(int, self.blocks))
-
-    def _make_module(self, backbone):
-        # Model [C] of the paper: unsplit, but with fresh norms where the stump is frozen.
-        unsplit = self.n_branches == 1
-        fresh = self.split_ == "paper" and (not unsplit or self.trainable_ == "branches")
-        module = RRRNet(
-            backbone,
-            len(self.classes_),
-            blocks=self.blocks_,
-            n_branches=self.n_branches,
-            split_at=self.split_at,
-            split=self.split_,
-            width_offset=self.width_offset,
-            fresh_norms=fresh,
-            dropout=self.dropout,
-            generator=torch.Generator().manual_seed(self._split_seed),
-        )
-        self.width_offset_, self.branch_planes_ = module.width_offset, module.branch_planes
-        return module.freeze(self.trainable_)

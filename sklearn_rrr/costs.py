@@ -210,7 +210,9 @@ def _prepare(model, image_size, batch_size):
     size = image_size or getattr(model, "image_size_", None) or getattr(module, "image_size", None)
     if size is None:
         raise ValueError("`image_size` is needed for a module that has no `image_size` of its own.")
-    images = torch.rand(batch_size, 3, size, size, device=_device(module))
+    generator = torch.Generator(_device(module)).manual_seed(0)  # the global one is left alone
+    shape = (batch_size, 3, size, size)
+    images = torch.rand(shape, generator=generator, device=generator.device)
     return module, images.contiguous(memory_format=torch.channels_last)
 
 

@@ -38,6 +38,8 @@ class EnsembleStrategy(BaseEstimator):
     def weigh(self, n_images, n_branches, rng):
         """Return factors (n, M) on the images' weights, or None for the same in all branches.
 
+        Of at least 0, and above 0 for an image or more of each branch.
+
         Parameters
         ----------
         n_images, n_branches : int
@@ -83,7 +85,7 @@ class BaggingEnsemble(EnsembleStrategy):
     """Train every branch on a bootstrap sample of its own, drawn once a fit.
 
     An image that was drawn twice counts twice in its branch's loss. Norms that learn see all
-    images of a batch.
+    images of a batch. ``partial_fit`` draws a sample of each call's images.
 
     Parameters
     ----------
@@ -116,6 +118,7 @@ class _CyclicEnsemble(EnsembleStrategy):
     """Train one branch in cycles of the learning rate; its weights in each become a branch.
 
     Branches share one stump, which therefore learns until the first branch is taken only.
+    Scores on validation images are those of the one branch.
     """
 
     cyclic = True
@@ -123,7 +126,7 @@ class _CyclicEnsemble(EnsembleStrategy):
     def train(self, module, images, validation, settings):
         total = count_steps(images, settings)
         rate, taken = self._plan(total, module.n_branches, settings)
-        member = take_branch(module, 0)
+        member = take_branch(module, module.n_branches - 1)  # where a grown network stopped
 
         def take(step):
             if step in taken:
@@ -243,7 +246,7 @@ class FastGeometricEnsemble(_CyclicEnsemble):
 
     def _split(self, total, n_branches):
         """Return the steps before the cycles and those of a cycle, an even number."""
-        for tenths in range(10):
+        for tenths in range(11):
             share = max(self.pretraining - tenths / 10, 0)
             cycle = int((total - round(share * total)) / n_branches) // 2 * 2
             if cycle:

@@ -79,18 +79,33 @@ def test_number_of_branches_is_the_models_own():
     assert [models[k].n_branches for k in "CDE"] == [1, 1, 8]
 
 
-def test_published_settings_are_those_of_torchvisions_backbones():
-    """PUBLISHED says for every backbone what "auto" means for torchvision's."""
+def test_published_settings():
+    """Section 4.2 and appendix C; they are what "auto" means for torchvision's backbones."""
+    assert PUBLISHED == {
+        "trainable": "branches",
+        "split": "paper",
+        "sampling": "independent",
+        "head_init": "random",
+        "augmentation": "paper",
+        "lr_schedule": "constant",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.01,
+        "batch_size": 32,
+        "max_epochs": 300,
+        "ema_epochs": 60,
+        "image_size": 128,
+    }
     recommended = FineTuning()
-    for name in set(PUBLISHED) - {"max_epochs"}:
+    for name in PUBLISHED.keys() & vars(recommended).keys():
         assert PUBLISHED[name] == getattr(recommended, name)
-    steps_at_400 = np.ceil(recommended.steps * 32 / 400)
-    assert PUBLISHED["max_epochs"] == steps_at_400
+    assert recommended.steps * 32 / 400 == PUBLISHED["max_epochs"]
+    with pytest.raises(TypeError, match="no parameter `max_epoch`"):
+        paper_models(max_epoch=3)
 
 
 def test_models_as_published(digits, weights):
     """[C]: frozen stump, branches of the pre-trained kernels with fresh norms."""
-    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "max_epochs": 1}
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "max_epochs": 1, "image_size": 16}
     models = paper_models(**PUBLISHED | TINY | {"weights": weights} | still)
     fitted = {name: model.fit(*digits) for name, model in models.items() if name in "CE"}
     assert all(clf.module_.is_frozen("stump") for clf in fitted.values())

@@ -1,5 +1,9 @@
 """BlockSelector: growth from where it was, budgets, resuming, as a scikit-learn estimator."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +13,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from sklearn_rrr import BlockSelector, LastLayerClassifier, save
-from sklearn_rrr.backbones import make_backbone
-from sklearn_rrr.block_search import BlockSearch, SearchStore
+from sklearn_rrr import (
+    BaggingEnsemble,
+    BlockSelector,
+    LastLayerClassifier,
+    RRRNetClassifier,
+    base,
+    save,
+)
+from sklearn_rrr.backbones import TORCHVISION, make_backbone
+from sklearn_rrr.block_search import BlockSearch
+from sklearn_rrr.checkpoints import CheckpointFolder
 from sklearn_rrr.network import RRRNet
 
 COLUMNS = ["blocks", "score", "score_std", "parameters", "macs", "latency_ms", "seconds"]
@@ -131,6 +143,17 @@ def test_any_backbone_with_branches(small, digits, backbone, order):
     assert selector.estimator_.n_branches == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", sorted({*TORCHVISION, "synth50"}))
+def test_every_backbone_of_the_registry(small, digits, backbone):
+    """One block is added in each phase that has two, to branches and to the stump."""
+    X, y = digits
+    clf = small(backbone=backbone, max_epochs=1, image_size=32)
+    selector = BlockSelector(clf, order="cyclic", tol=None, max_blocks=8).fit(X[:40], y[:40])
+    assert selector.results_.blocks.iloc[-1] == (2, 2, 2, 2)
+    assert selector.predict(X[:5]).shape == (5,)
+
+
 # ------------------------------------------------------------------------------- budgets
 
 
@@ -144,7 +167,7 @@ def test_budgets(one_epoch, digits):
     assert cheap.fit(*digits).blocks_ == (1, 1, 1, 1)
 
 
-def test_latency_is_measured(one_epoch, digits, monkeypatch):
+def test_latency_is_measured(one_epoch, digits):
     selector = BlockSelector(one_epoch, tol=None, max_latency_ms=1000.0).fit(*digits)
     assert len(selector.results_) == 3
     with pytest.raises(ValueError, match=r"\(1, 1, 1, 1\) is beyond a budget; .*'latency_ms'"):
@@ -188,44 +211,258 @@ def test_a_kill_while_a_step_is_written(one_epoch, digits, tmp_path, monkeypatch
     X, y = digits
     selector = BlockSelector(one_epoch, tol=None, checkpoint_dir=tmp_path)
     expected = clone(selector).set_params(checkpoint_dir=None).fit(X, y)
-    write, calls = SearchStore.write_index, []
+    write = CheckpointFolder.write_record
 
     def failing(self):
-        calls.append(1)
         if len(self.record["steps"]) == 2:
             raise OSError("No space left on device")
         write(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SearchStore, "write_index", failing)
+        patch.setattr(CheckpointFolder, "write_record", failing)
         with pytest.raises(OSError, match="No space left"):
             selector.fit(X, y)
     resumed = selector.fit(X, y)
     np.testing.assert_array_equal(resumed.predict_proba(X), expected.predict_proba(X))
 
 
-def test_searches_in_one_folder_do_not_meet(one_epoch, digits, tmp_path):
+def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, tmp_path):
+    """Whatever differs is another search; what does not matter is not."""
     X, y = digits
-    selector = BlockSelector(one_epoch, max_blocks=4, checkpoint_dir=tmp_path).fit(X, y)
-    selector.fit(X, y)
+    same = BlockSelector(one_epoch, max_blocks=4, checkpoint_dir=tmp_path)
+    same.fit(X, y)
+    for again in (clone(same).set_params(verbose=1), clone(same).set_params(estimator__verbose=1)):
+        again.fit(X, y)
+    same.fit(list(X), y)  # the same pixels in another form
+    assert again.estimator_.verbose == 1
     assert len(list(tmp_path.iterdir())) == 1
-    selector.set_params(epochs_per_step=2).fit(X, y)
-    selector.fit(X[:100], y[:100])
-    selector.set_params(estimator__learning_rate=0.1).fit(X, y)
-    assert len(list(tmp_path.iterdir())) == 4
+    others = [
+        {"epochs_per_step": 2},
+        {"random_state": 1},
+        {"validation_fraction": 0.5},
+        {"estimator__validation_fraction": 0.5},
+        {"estimator__learning_rate": 0.1},
+        {"scoring": Scores({(1, 1, 1, 1): 0.5})},
+        {"scoring": Scores({(1, 1, 1, 1): 0.6})},
+        {"estimator__augmentation": lambda image: image},
+        {"estimator__augmentation": lambda image: image * 1.0},
+        {"cv": [(np.arange(60), np.arange(60, 120))]},
+        {"cv": [(np.arange(60, 120), np.arange(60))]},
+        {"estimator__weights": make_backbone("tiny").state_dict()},
+    ]
+    for parameters in others:
+        clone(same).set_params(**parameters).fit(X, y)
+    assert len(list(tmp_path.iterdir())) == 1 + len(others)
+    same.fit(picture_dataset(X, y))  # the same pixels again
+    same.fit(picture_dataset(255 - X, y))
+    assert len(list(tmp_path.iterdir())) == 2 + len(others)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import conftest
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+from sklearn_rrr import BlockSelector, RRRNetClassifier
+from sklearn_rrr.block_search import BlockSearch
+
+def scorer(estimator, X, y):
+    return (estimator.predict(X) == y).mean()
+
+def flip(image):
+    return image.flip(2)
+
+train, calls = BlockSearch._train_one, []
+
+def counted(*arguments):
+    if len(calls) == int(sys.argv[1]):
+        raise SystemExit
+    calls.append(1)
+    return train(*arguments)
+
+BlockSearch._train_one = counted
+X = np.load({images!r})
+clf = RRRNetClassifier("tiny", weights=None, n_branches=1, max_epochs=1, precision="fp32",
+                       augmentation=flip, random_state=np.random.RandomState(3))
+selector = BlockSelector(clf, tol=None, scoring=scorer, cv=StratifiedKFold(2, shuffle=True),
+                         checkpoint_dir={folder!r})
+selector.fit(X, np.arange(len(X)) % 2)
+print(len(calls), selector.results_.score.tolist(), selector.predict_proba(X[:6]).sum(0))
+"""
+
+
+def test_resumes_in_another_process(digits, tmp_path):
+    """Functions, a shuffling splitter without a seed, a RandomState; the refit counts, too."""
+    np.save(tmp_path / "images.npy", digits[0][:40])
+    script = SCRIPT.format(
+        tests=str(Path(__file__).parent),
+        images=str(tmp_path / "images.npy"),
+        folder=str(tmp_path / "searches"),
+    )
+    (tmp_path / "script.py").write_text(script)
+    outputs = [
+        subprocess.run(
+            [sys.executable, tmp_path / "script.py", str(n)],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for n in (3, 4, 99, 99)
+    ]  # fmt: skip
+    assert outputs[:2] == ["", ""]  # of steps of two, one was whole after three, three after both
+    assert len(list((tmp_path / "searches").iterdir())) == 1
+    assert outputs[2].split(" ", 1)[1] == outputs[3].split(" ", 1)[1]
+    assert outputs[3].startswith("0 ")
+
+
+def test_two_processes_on_one_search(one_epoch, digits, tmp_path, monkeypatch):
+    X, y = digits
+    selector = BlockSelector(one_epoch, max_blocks=4, checkpoint_dir=tmp_path)
+
+    def second(*_):
+        clone(selector).fit(X, y)
+
+    monkeypatch.setattr(BlockSearch, "_train_one", second)
+    with pytest.raises(ValueError, match="Another process is at work in"):
+        selector.fit(X, y)
+
+
+def test_only_what_is_needed_stays_on_the_disk(one_epoch, digits, tmp_path):
+    scores = {(1, 1, 1, 1): 0.5, (2, 1, 1, 1): 0.4, (2, 1, 2, 1): 0.3}
+    selector = BlockSelector(
+        one_epoch, tol=None, control=True, scoring=Scores(scores), checkpoint_dir=tmp_path
+    )
+    selector.fit(*digits)
+    assert {path.stem for path in tmp_path.glob("*/*.joblib")} == {"step_0", "step_2", "control_2"}
 
 
 # ----------------------------------------------------------------------------- as users
 
 
-def test_cross_validation_refits_on_all_images(one_epoch, digits):
+class Recorder:
+    """Sees which images are trained on and scored on; images are told apart by a pixel."""
+
+    def __init__(self, monkeypatch):
+        self.trained, self.scored, self.weights = [], [], []
+        fit = RRRNetClassifier._fit
+
+        def record(clf, X, y, sample_weight, **more):
+            self.trained.append(set(X[:, 0, 0].tolist()))
+            self.weights.append(sample_weight)
+            return fit(clf, X, y, sample_weight, **more)
+
+        monkeypatch.setattr(RRRNetClassifier, "_fit", record)
+
+    def score(self, estimator, X, y):
+        self.scored.append(set(X[:, 0, 0].tolist()))
+        return sum(estimator.blocks_)
+
+
+@pytest.fixture
+def marked(digits):
     X, y = digits
+    X = X.copy()
+    X[:, 0, 0] = np.arange(len(X))
+    return X, y
+
+
+def test_scores_are_of_images_held_out(one_epoch, marked, monkeypatch):
+    recorder, everything = Recorder(monkeypatch), set(range(120))
+    selector = BlockSelector(one_epoch, tol=None, scoring=recorder.score).fit(*marked)
+    assert selector.blocks_ == (2, 1, 2, 1)
+    assert len(recorder.trained) == len(recorder.scored) == 3
+    for trained, scored in zip(recorder.trained, recorder.scored, strict=True):
+        assert trained == recorder.trained[0]
+        assert len(scored) == 24
+        assert trained == everything - scored
+
+
+def test_cross_validation_refits_on_all_images(one_epoch, marked, monkeypatch):
+    recorder, everything = Recorder(monkeypatch), set(range(120))
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
-    selector = BlockSelector(one_epoch, cv=folds, tol=None).fit(X, y)
-    assert (selector.results_.score_std > 0).any()
-    assert selector.blocks_ in selector.results_.blocks.tolist()
-    again = BlockSelector(one_epoch, cv=folds, tol=None).fit(X, y)
-    np.testing.assert_array_equal(selector.predict(X), again.predict(X))
+    selector = BlockSelector(one_epoch, cv=folds, tol=None, scoring=recorder.score).fit(*marked)
+    assert len(selector.results_) == 3
+    assert len(recorder.trained) == 3 * 2 + 3
+    for trained, scored in zip(recorder.trained[:6], recorder.scored, strict=True):
+        assert trained == everything - scored
+    assert recorder.trained[6:] == [everything] * 3
+    again = BlockSelector(one_epoch, cv=folds, tol=None).fit(*marked)
+    assert (again.results_.score_std > 0).any()
+
+
+def test_weights_reach_every_training(one_epoch, marked, monkeypatch):
+    X, y = marked
+    recorder, weights = Recorder(monkeypatch), np.arange(120.0) + 1
+    BlockSelector(one_epoch, tol=None, scoring=recorder.score).fit(X, y, sample_weight=weights)
+    for trained, given in zip(recorder.trained, recorder.weights, strict=True):
+        assert sorted(given) == sorted(np.array(list(trained)) + 1.0)
+
+
+def test_what_belongs_to_the_whole_search_is_drawn_once(small, digits, monkeypatch):
+    """Bootstrap samples, and the images that watch the training."""
+    drawn, held = [], []
+    weigh, hold = BaggingEnsemble.weigh, base.hold_out
+    monkeypatch.setattr(
+        BaggingEnsemble, "weigh", lambda *args: drawn.append(weigh(*args)) or drawn[-1]
+    )
+    monkeypatch.setattr(base, "hold_out", lambda *args: held.append(hold(*args)) or held[-1])
+    clf = small(ensemble="bagging", validation_fraction=0.2, max_epochs=1)
+    BlockSelector(clf, tol=None).fit(*digits)
+    assert len(drawn) == len(held) == 3
+    for later in drawn[1:]:
+        np.testing.assert_array_equal(later, drawn[0])
+    for later in held[1:]:
+        np.testing.assert_array_equal(later[0], held[0][0])
+
+
+def test_cycles_go_on_from_the_last_branch(small, digits):
+    still = {"weight_decay": 0.0, "max_epochs": 4}
+    clf = small(ensemble="snapshot", n_branches=3, learning_rate=0.05, **still).fit(*digits)
+    last = clf.module_.head.weight[2].clone()
+    grown = clf.set_params(learning_rate=1e-12)._grow((2, 1, 2, 1), *digits, random_state=0)
+    torch.testing.assert_close(grown.module_.head.weight[0], last)
+
+
+def test_bad_files_are_found_before_the_first_training(one_epoch, digit_paths, monkeypatch):
+    paths, y = digit_paths
+    paths[7].write_text("no picture")
+    monkeypatch.setattr(BlockSearch, "_train_one", None)
+    with pytest.raises(ValueError, match=r"7\.png"):
+        BlockSelector(one_epoch).fit(paths, y)
+
+
+@pytest.mark.filterwarnings("ignore:1 image.s. were skipped")
+@pytest.mark.parametrize("seed", range(3))
+def test_bad_files_are_skipped(one_epoch, digit_paths, seed):
+    paths, y = digit_paths
+    paths[7].write_text("no picture")
+    selector = BlockSelector(one_epoch, max_blocks=4, random_state=seed)
+    selector.set_params(estimator__on_bad_file="skip").fit(paths, y)
+    assert selector.skipped_ == [paths[7]]
+
+
+@pytest.mark.filterwarnings("ignore:The validation split is not stratified")
+def test_a_class_that_was_held_out_as_a_whole(one_epoch, digits):
+    X, y = digits
+    y = y.copy()
+    y[0] = 9
+    for seed in range(4):
+        selector = BlockSelector(one_epoch, max_blocks=4, random_state=seed).fit(X, y)
+        assert selector.classes_.tolist() == [0, 1, 2, 3, 9]
+        assert selector.results_.parameters[0] == selector.estimator_.n_parameters_
+
+
+def test_a_failed_fit_leaves_nothing(one_epoch, digits):
+    X, y = digits
+    selector = BlockSelector(one_epoch, max_blocks=4).fit(X.reshape(120, -1) / 255, y)
+    with pytest.raises(ValueError, match="inconsistent"):
+        selector.fit(X, y[:-1])
+    assert not [name for name in vars(selector) if name.endswith("_")]
+
+
+def test_torchs_generator_is_left_alone(one_epoch, digits):
+    before = torch.get_rng_state()
+    BlockSelector(one_epoch, max_blocks=5, tol=None).fit(*digits)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_scoring_and_score(one_epoch, digits):
@@ -241,7 +478,9 @@ def test_in_a_search_and_by_default(one_epoch, digits):
     selector = BlockSelector(one_epoch, max_blocks=5)
     grid = {"order": ["sequential", "cyclic"], "estimator__n_branches": [1, 2]}
     search = GridSearchCV(selector, grid, cv=2, error_score="raise").fit(X, y)
-    assert search.best_estimator_.blocks_
+    best = search.best_estimator_
+    assert best.order == search.best_params_["order"]
+    assert best.estimator_.n_branches == search.best_params_["estimator__n_branches"]
     tags = BlockSelector().__sklearn_tags__()
     assert tags.input_tags.three_d_array
     assert BlockSelector()._make_estimator().get_params()["n_branches"] == 1
@@ -282,12 +521,24 @@ def test_what_it_leaves_is_saved(one_epoch, digits, tmp_path):
         ({"scoring": Scores({(1, 1, 1, 1): np.nan})}, ValueError, "`scoring` gave nan"),
         ({"estimator": LogisticRegression()}, TypeError, "must be an RRRNetClassifier; got Log"),
         ({"estimator": LastLayerClassifier()}, TypeError, "must be an RRRNetClassifier"),
+        ({"scoring": ["accuracy"]}, TypeError, "`scoring` must be one scorer, its name or None"),
+        ({"cv": iter(())}, ValueError, "`cv` gave no split"),
+        ({"verbose": -1}, ValueError, "`verbose` must be an int"),
         ({"control": 1}, TypeError, "`control` must be True or False"),
     ],
 )
 def test_wrong_parameters(one_epoch, digits, parameters, error, words):
     with pytest.raises(error, match=words):
         BlockSelector(**{"estimator": one_epoch} | parameters).fit(*digits)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n_branches", 0), ("n_branches", "8"), ("split_at", "conv9"), ("image_size", -5)],
+)
+def test_wrong_parameters_of_the_estimator(one_epoch, digits, name, value):
+    with pytest.raises((ValueError, TypeError), match=f"`{name}` must be"):
+        BlockSelector(one_epoch.set_params(**{name: value})).fit(*digits)
 
 
 def test_wrong_data(one_epoch, digits):

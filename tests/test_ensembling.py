@@ -81,6 +81,17 @@ def test_an_image_that_was_not_drawn_has_no_gradient():
     np.testing.assert_array_equal(logits.grad.abs().sum(2) > 0, weights > 0)
 
 
+def test_weights_of_images_count_in_each_branch(small, digits):
+    """A sample weight and the branch's own are multiplied."""
+    X, y = digits
+    weights = np.where(y == 0, 3.0, 1.0)
+    clf = small(ensemble="bagging")
+    images = clf._read_training_data(X, y, weights, backbone=clf._load_backbone())
+    counts = np.random.default_rng(0).integers(0, 3, (len(y), 2))
+    product = weights[:, None] * counts
+    np.testing.assert_allclose(images.weigh(counts).weights, product / product.mean(0), rtol=1e-6)
+
+
 def test_bagged_branches_start_their_heads_on_their_samples(small, digits):
     fits = [
         small(ensemble=e, head_init="ridge", learning_rate=1e-9).fit(*digits)
@@ -136,6 +147,7 @@ def test_pretraining_gives_way_until_a_cycle_has_two_steps():
     assert FastGeometricEnsemble()._split(1000, 8) == (808, 24)
     assert FastGeometricEnsemble()._split(20, 8) == (4, 2)
     assert FastGeometricEnsemble()._split(16, 8) == (0, 2)
+    assert FastGeometricEnsemble(pretraining=0.95)._split(16, 8) == (0, 2)
 
 
 def test_rates_of_a_fit(small, digits):
@@ -185,6 +197,13 @@ def test_branches_are_the_weights_along_the_way(small, digits, ensemble, trainab
     assert len(clf.history_) == 5
 
 
+@pytest.mark.parametrize("ensemble", CYCLIC)
+def test_validation_watches_the_branch_that_is_trained(small, digits, ensemble):
+    clf = small(ensemble=ensemble, validation_fraction=0.25, max_epochs=8).fit(*digits)
+    assert clf.history_.valid_acc.between(0, 1).all()
+    assert clf.history_.valid_loss.iloc[-1] < clf.history_.valid_loss.iloc[0]
+
+
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_every_strategy_ends_in_the_same_network(small, digits, ensemble):
     X, y = digits
@@ -219,7 +238,8 @@ def test_own_strategies_and_their_parameters_in_a_search(small, digits):
     search = GridSearchCV(
         small(ensemble=Halves()), {"ensemble__share": [0.5, 0.9]}, cv=2, error_score="raise"
     )
-    assert search.fit(*digits).best_params_["ensemble__share"] in (0.5, 0.9)
+    search.fit(*digits)
+    assert search.best_estimator_.ensemble.share == search.best_params_["ensemble__share"]
     cycles = small(ensemble=SnapshotEnsemble(), max_epochs=4)
     grid = {"ensemble__n_cycles": [2, 3]}
     GridSearchCV(cycles, grid, cv=2, error_score="raise").fit(*digits)
@@ -253,6 +273,18 @@ def test_wrong_strategies(small, digits, ensemble, error, words):
         small(ensemble=ensemble).fit(*digits)
 
 
+@pytest.mark.parametrize(
+    "factors", [np.zeros((120, 2)), -np.ones((120, 2)), np.ones(120), np.full((120, 2), np.nan)]
+)
+def test_factors_of_own_strategies_are_checked(small, digits, factors):
+    class Own(EnsembleStrategy):
+        def weigh(self, n_images, n_branches, rng):
+            return factors
+
+    with pytest.raises(ValueError, match=r"Own.weigh must return .*\(120, 2\)"):
+        small(ensemble=Own()).fit(*digits)
+
+
 def test_fewer_steps_than_cycles(small, digits):
     clf = small(ensemble="fge", n_branches=8, max_epochs=1)
     with pytest.raises(ValueError, match=r"8 fast geometric cycles need 16 .* there are 8.*epochs"):
@@ -279,6 +311,12 @@ def test_an_unknown_strategy_is_no_missing_method(small, digits):
 
 def test_bagging_goes_on_in_partial_fit(small, digits):
     X, y = digits
+    still = {"head_init": "ridge", "learning_rate": 1e-9}
+    heads = [
+        small(ensemble=e, **still).partial_fit(X, y, classes=np.unique(y)).module_.head.weight
+        for e in ("naive", "bagging")
+    ]
+    assert not torch.allclose(*heads, atol=1e-3)  # they start on the samples, too
     clf = small(ensemble=BaggingEnsemble()).partial_fit(X, y, classes=np.unique(y))
     assert len(clf.partial_fit(X, y).history_) == 2
 

@@ -22,7 +22,8 @@ ORDER = [
     {"augmentation", "backbones", "branching", "costs", "heads", "images", "labels"}
     | {"onnx_classifier"}
     | {"synthesis"},
-    {"batches", "weights", "network"},
+    {"batches", "network", "weights"},
+    {"checkpoints"},
     {"training"},
     {"ensembling"},
     {"base"},

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 
 from benchmarks.data import find_sets, read_set
 from benchmarks.paper import figures, statistics
@@ -22,11 +22,20 @@ from sklearn_rrr import cost_report, count_macs, count_parameters, load_backbone
 from sklearn_rrr.baselines import PUBLISHED, paper_models
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import RRRNet
+from sklearn_rrr.weights import write_atomically
 
 RESULTS = Path(__file__).parent.parent / "results" / "paper"
-SETTINGS = {"default": {}, "published": PUBLISHED}
+SETTINGS = {
+    "default": {},
+    "published": PUBLISHED,
+    # As published, but with the same batches for all branches, at the backbone's image size.
+    "shared": PUBLISHED | {"sampling": "shared", "image_size": None},
+}
 # A fit is known by these.
 KEY = ["backbone", "settings", "epochs", "image_size", "model", "set", "seed"]
+
+
+OVERRIDES = {"epochs": "max_epochs", "image_size": "image_size"}
 
 
 def make_model(name, seed, backbone, settings, **parameters):
@@ -39,9 +48,7 @@ def make_model(name, seed, backbone, settings, **parameters):
 
 def measure(folder, key, n_threads):
     """Fit one model on one set; return its row."""
-    parameters = {"image_size": key["image_size"] or None}
-    if key["epochs"]:
-        parameters["max_epochs"] = key["epochs"]
+    parameters = {name: key[k] for k, name in OVERRIDES.items() if key[k]}
     sets = read_set(folder)
     (X, y), (X_test, y_test) = sets["train"], sets["test"]
     model = make_model(key["model"], key["seed"], key["backbone"], key["settings"], **parameters)
@@ -81,18 +88,25 @@ def list_fits(options):
         )
 
 
+def read_rows(file):
+    """Read rows; a set may be named NA, or 1."""
+    return pd.read_csv(file, dtype={"set": str, "model": str}, keep_default_na=False)
+
+
 def run_fits(options, file):
     """Run the fits that the file has no row of; return all of its rows."""
-    rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
+    rows = read_rows(file) if file.exists() else pd.DataFrame(columns=KEY)
     done = set(rows[KEY].itertuples(index=False, name=None))
     wanted = [(f, key) for f, key in list_fits(options) if tuple(key.values()) not in done]
     threads = torch.get_num_threads() if options.jobs == 1 else 1
     jobs = [delayed(measure)(folder, key, threads) for folder, key in wanted]
     start = time.perf_counter()
-    for i, row in enumerate(Parallel(options.jobs, return_as="generator_unordered")(jobs), 1):
+    with parallel_config("loky", inner_max_num_threads=None if options.jobs == 1 else 1):
+        results = Parallel(options.jobs, return_as="generator_unordered")(jobs)
+    for i, row in enumerate(results, 1):
         row["jobs"] = options.jobs
         rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
-        rows.to_csv(file, index=False, float_format="%.6g")
+        write_atomically(file, rows.to_csv(index=False, float_format="%.6g").encode())
         left = (time.perf_counter() - start) / i * (len(jobs) - i) / 60
         what = "{settings} {model} {set} {seed}: error {error:.3f}, {fit_seconds:.0f} s"
         print(f"{what.format(**row)}; {len(jobs) - i} left, {left:.0f} min", flush=True)
