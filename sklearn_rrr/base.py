@@ -33,26 +33,21 @@ from sklearn_rrr.images import (
     ADD_AXIS,
     MAX_IMAGE_PIXELS,
     SMALLEST_PICTURE,
-    BadImages,
     DatasetImages,
     inspect_images,
     make_source,
     sort_input,
 )
-from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
-from sklearn_rrr.network import average_probabilities
+from sklearn_rrr.predicting import PredictingMixin
 from sklearn_rrr.training import (
     PRECISIONS,
     SCHEDULES,
     Settings,
-    explained_memory,
     make_net,
-    prediction_batch,
     seeded,
     use_bf16,
 )
-from sklearn_rrr.uncertainty import UncertaintyMixin
 
 _AUTO = 'Or use "auto".'
 
@@ -71,7 +66,7 @@ def _trains_on(estimator):
     return True
 
 
-class BaseImageClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
+class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
     """Classifier of images; a child says which network is trained.
 
     A child implements ``_load_backbone()`` and ``_make_module(backbone)``, extends
@@ -453,96 +448,6 @@ class BaseImageClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         rows = [{c: row[c] for c in columns if c in row} for row in self._net.history]
         self.history_ = pd.DataFrame(rows)
 
-    # --------------------------------------------------------------------- predicting
-
-    def predict_proba(self, X):
-        """Predict the probability of each class: the mean of the branches' softmax.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; other sizes are resized likewise.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n, n_classes)
-            float64; rows sum to 1; columns in the order of `classes_`.
-        """
-        check_is_fitted(self)
-        chunks = [average_probabilities(logits.double()) for logits in self._logits(X)]
-        return torch.cat(chunks).numpy()
-
-    def predict_branches(self, X):
-        """Predict the probabilities of each branch.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; other sizes are resized likewise.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n, n_branches, n_classes)
-            float64; their mean over branches is :meth:`predict_proba`.
-        """
-        check_is_fitted(self)
-        return torch.cat([logits.double().softmax(2) for logits in self._logits(X)]).numpy()
-
-    def predict(self, X):
-        """Predict the label of each image.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        y : ndarray of shape (n,)
-            The labels of largest probability, in the type that `fit` was given.
-        """
-        check_is_fitted(self)
-        return self.classes_[self.predict_proba(X).argmax(1)]
-
-    def _logits(self, X):
-        """Yield the branches' logits (B, M, K), on the CPU, batch by batch."""
-        source = self._read(X, reset=False)
-        device = self._prediction_device()
-        network = self._fold(device)
-        bad, size = [], prediction_batch(device, network.first_output_bytes(self.image_size_))
-        for start in range(0, len(source), size):
-            index = np.arange(start, min(start + size, len(source)))
-            try:
-                images = source.load(index, self.image_size_)
-            except BadImages as error:  # go on, to name them all
-                bad += error.bad
-                continue
-            if not bad:
-                with explained_memory(size):
-                    logits = self._forward(network, images, device)
-                yield logits
-        if bad:
-            raise BadImages(bad, len(source))
-
-    def _fold(self, device):
-        """Return the network with folded norms on a device; the last one is kept."""
-        network = self._folded.get(device)
-        if network is None:
-            network = fold_norms(self.module_).to(device)
-            self._folded.clear()  # in place: predict must not change the estimator's attributes
-            self._folded[device] = network
-        return network
-
-    def _forward(self, network, images, device):
-        """Return the logits (B, M, K) of one batch, on the CPU."""
-        n_images = len(images)
-        if n_images % 2:  # see prediction_batch
-            images = torch.cat([images, images[-1:]])
-        images = images.to(device).contiguous(memory_format=torch.channels_last)
-        bf16 = self.precision == "bf16"
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return network(images)[:n_images].float().cpu()
-
     # ------------------------------------------------------------------- persistence
 
     @property
@@ -553,13 +458,6 @@ class BaseImageClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
             device = str(self._prediction_device())
             self._net = self._wrap_module(replace(self._settings_used, device=device))
         return self._net
-
-    def _prediction_device(self):
-        try:
-            return resolve_device(self.device)
-        except ValueError as error:  # fitted on a machine that had it
-            warnings.warn(f"{error} The CPU is used.", stacklevel=4)
-            return torch.device("cpu")
 
     def __getstate__(self):
         state = super().__getstate__().copy()

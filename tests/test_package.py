@@ -25,7 +25,7 @@ ORDER = [
     {"batches", "network", "weights"},
     {"checkpoints"},
     {"training"},
-    {"ensembling"},
+    {"ensembling", "predicting"},
     {"base"},
     {"classifier"},
     {"baselines", "block_search"},
