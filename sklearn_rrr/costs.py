@@ -210,9 +210,7 @@ def _prepare(model, image_size, batch_size):
     size = image_size or getattr(model, "image_size_", None) or getattr(module, "image_size", None)
     if size is None:
         raise ValueError("`image_size` is needed for a module that has no `image_size` of its own.")
-    generator = torch.Generator(_device(module)).manual_seed(0)  # the global one is left alone
-    shape = (batch_size, 3, size, size)
-    images = torch.rand(shape, generator=generator, device=generator.device)
+    images = torch.full((batch_size, 3, size, size), 0.5, device=_device(module))
     return module, images.contiguous(memory_format=torch.channels_last)
 
 

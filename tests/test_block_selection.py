@@ -306,12 +306,13 @@ def test_resumes_in_another_process(digits, tmp_path):
             [sys.executable, tmp_path / "script.py", str(n)],
             capture_output=True, text=True, check=True,
         ).stdout
-        for n in (3, 4, 99, 99)
+        for n in (3, 99, 99)
     ]  # fmt: skip
-    assert outputs[:2] == ["", ""]  # of steps of two, one was whole after three, three after both
+    assert outputs[0] == ""  # of steps of two trainings, one was whole
+    assert 5 <= int(outputs[1].split()[0]) <= 7  # the other two, and the refit of up to three
     assert len(list((tmp_path / "searches").iterdir())) == 1
-    assert outputs[2].split(" ", 1)[1] == outputs[3].split(" ", 1)[1]
-    assert outputs[3].startswith("0 ")
+    assert outputs[1].split(" ", 1)[1] == outputs[2].split(" ", 1)[1]
+    assert outputs[2].startswith("0 ")
 
 
 def test_two_processes_on_one_search(one_epoch, digits, tmp_path, monkeypatch):

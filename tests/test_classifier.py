@@ -85,7 +85,7 @@ def test_the_papers_models_are_settings(small, digits, settings, frozen, fresh, 
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.uniform_(0.1, 0.2)
     started = []
-    train = "sklearn_rrr.base.train"
+    train = "sklearn_rrr.ensembling.train"
     from sklearn_rrr.training import train as original
 
     def record(module, *args):

@@ -284,7 +284,8 @@ def test_trials_are_judged_in_the_training_halves(tmp_path, monkeypatch):
     rows = pd.read_csv(tmp_path / "t.csv")
     assert rows.trial.tolist() == ["tiny", "tiny", "whole", "whole"]
     assert rows.network.tolist() == ["1_1_1_1", "3_4_6_3"] * 2
-    assert (rows[["mean", "A", "B"]] > 0.8).all(axis=None)
+    assert (rows["mean"] > 0.7).all()  # chance is 0.5
+    assert (rows[["A", "B"]] > 0.5).all(axis=None)
     monkeypatch.setattr(trials, "TRIALS", {"tiny": replace(TINY, seed=1)})
     with pytest.raises(SystemExit, match=r"'tiny' .* of another recipe"):
         trials.main(options)
