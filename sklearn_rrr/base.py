@@ -372,11 +372,14 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
         if factors is None:
             return images
         factors = np.asarray(factors, dtype=float)
-        valid = factors.shape == shape and np.isfinite(factors).all() and (factors >= 0).all()
-        if not valid or not factors.any(0).all():
+        low, fits = factors.min(initial=np.inf), factors.shape == shape
+        if not (fits and low >= 0 and np.isfinite(factors).all() and factors.any(0).all()):
+            empty = np.flatnonzero(~factors.any(0)).tolist() if fits else []
             raise ValueError(
-                f"`ensemble`: {type(strategy).__name__}.weigh must return numbers of at least 0 of "
-                f"the shape (n, M), {shape}, some above 0 for each branch; got {factors!r}."
+                f"`ensemble`: {type(strategy).__name__}.weigh must return finite numbers of at "
+                f"least 0 of the shape (n, M), {shape}, some above 0 for each branch; got the "
+                f"shape {factors.shape}, a smallest of {low:g}, and none above 0 for the branches "
+                f"{empty}."
             )
         return images.weigh(factors)
 

@@ -107,8 +107,9 @@ def paper_models(**parameters):
     Parameters
     ----------
     **parameters : dict
-        Of :class:`RRRNetClassifier`, given to each model; those that a model does not have, and
-        those that make it, are left out. As published: ``PUBLISHED`` of this module.
+        Of :class:`RRRNetClassifier`, but those that make the models, n_branches and dropout;
+        given to each model that has them. As published: ``PUBLISHED`` of this module, with
+        ``backbone="resnet152"``.
 
     Returns
     -------
@@ -119,17 +120,19 @@ def paper_models(**parameters):
     Raises
     ------
     TypeError
-        For names that no model has.
+        For names that no model has, and those that tell the models apart.
 
     Examples
     --------
     >>> from sklearn_rrr.baselines import paper_models
-    >>> models = paper_models(backbone="resnet152", dropout=0.0)
+    >>> models = paper_models(backbone="resnet152", max_epochs=30)
     >>> models["D"].dropout, models["E"].n_branches
     (0.05, 8)
     """
     if unknown := parameters.keys() - RRRNetClassifier().get_params().keys():
         raise TypeError(f"RRRNetClassifier has no parameter `{min(unknown)}`.")
+    if fixed := parameters.keys() & {"n_branches", "dropout"}:
+        raise TypeError(f"`{min(fixed)}` tells the models apart; set it on the one you mean.")
     own = {
         "A": {},
         "B": {},

@@ -203,9 +203,9 @@ class BlockSearch:
     def run(self):
         """Try one network after the other, and the control if it is asked for."""
         selector = self.selector
-        if not self._is_affordable(START):
+        if broken := self._broken_budgets(START):
             raise ValueError(
-                f"Even blocks={START} is beyond a budget; it has {self._costs(START)}."
+                f"Even blocks={START} is beyond {broken}; it has {self._costs(START)}."
             )
         tol = None if selector.criterion == "pareto" else selector.tol
         depths = self.backbone.depths
@@ -242,7 +242,7 @@ class BlockSearch:
         rows[name] = {
             "blocks": blocks,
             "score": float(np.mean(scores)),
-            "score_std": float(np.std(scores)),
+            "score_std": float(np.std(scores)) if len(scores) > 1 else math.nan,
             **self._costs(blocks),
             "seconds": seconds,
             "epochs": len(fitted[0].history_),
@@ -307,16 +307,16 @@ class BlockSearch:
             return RRRNet(self.backbone, n_classes, blocks=blocks, **form)
 
     def _is_affordable(self, blocks):
-        selector = self.selector
-        if selector.max_blocks is not None and sum(blocks) > selector.max_blocks:
-            return False
-        costs = self._costs(blocks)
+        most = self.selector.max_blocks
+        return (most is None or sum(blocks) <= most) and not self._broken_budgets(blocks)
+
+    def _broken_budgets(self, blocks):
+        """Return the budgets that a network is beyond, by the name of the parameter."""
         limits = {
-            "parameters": selector.max_parameters,
-            "macs": selector.max_macs,
-            "latency_ms": selector.max_latency_ms,
+            f"max_{name}": (cost, getattr(self.selector, f"max_{name}"))
+            for name, cost in self._costs(blocks).items()
         }
-        return all(limit is None or costs[name] <= limit for name, limit in limits.items())
+        return {k: most for k, (cost, most) in limits.items() if most is not None and cost > most}
 
     # ------------------------------------------------------------------------ choosing
 

@@ -5,6 +5,7 @@ scores on its test images; here the score is of images held out, or a cross-vali
 """
 
 import copy
+import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from sklearn_rrr.block_search import BlockSearch, SearchData
 from sklearn_rrr.checkpoints import CheckpointFolder, fingerprint, locked
 from sklearn_rrr.classifier import RRRNetClassifier
 from sklearn_rrr.images import DatasetImages, sort_input
+from sklearn_rrr.uncertainty import UncertaintyMixin
 
 ORDERS = ("sequential", "cyclic")
 CRITERIA = ("score", "pareto")
@@ -28,7 +30,7 @@ FITTED = ("estimator_", "blocks_", "results_", "classes_", "skipped_")
 FITTED += ("n_features_in_", "feature_names_in_")
 
 
-class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class BlockSelector(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Choose the number of blocks of each phase by forward selection.
 
     Parameters
@@ -55,10 +57,12 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         the chosen blocks are then trained on all images, step by step as they were found.
     max_blocks : int or None, default=None
         Blocks at most, of all phases together.
-    max_parameters, max_macs : int or None, default=None
+    max_parameters, max_macs : float or None, default=None
         Parameters and multiply-adds of one image at most.
     max_latency_ms : float or None, default=None
-        Latency of one image at most, in milliseconds, measured on the estimator's device.
+        Latency of one image at most, in milliseconds, measured on the estimator's device, once
+        for each network. It varies with what else the machine does, and the search with it,
+        whatever `random_state` says.
     criterion : {"score", "pareto"}, default="score"
         Which of the networks tried is taken. "score": where `tol` ends the search, the last
         that stayed; with `tol=None` that of the best score, the leaner of equal ones. "pareto":
@@ -79,7 +83,8 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     blocks_ : tuple of 4 int
         The blocks chosen.
     estimator_ : RRRNetClassifier
-        Fitted, with those blocks.
+        Fitted, with those blocks. It was trained step by step, and its `history_` is of the last
+        one: a clone of it, fitted anew, is trained for that step's epochs only.
     results_ : pandas.DataFrame
         A row for each network tried: ``blocks``, ``score`` (with ``score_std`` over folds),
         ``parameters``, ``macs``, ``latency_ms`` of one image, ``seconds`` of its training,
@@ -156,8 +161,7 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         """Return an unfitted copy of the estimator, or the paper's."""
         if self.estimator is None:
             return RRRNetClassifier(n_branches=1, trainable="all")
-        known = hasattr(self.estimator, "get_params") and "blocks" in self.estimator.get_params()
-        if not (known and isinstance(self.estimator, RRRNetClassifier)):
+        if not isinstance(self.estimator, RRRNetClassifier):
             raise TypeError(f"`estimator` must be an RRRNetClassifier; got {self.estimator!r}.")
         return clone(self.estimator)
 
@@ -167,13 +171,22 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_bool("control", self.control)
         if self.tol is not None:
             check_real("tol", self.tol, 0, hint="None switches the stop off.")
-        for name in ("epochs_per_step", "max_parameters", "max_macs"):
+        if self.epochs_per_step is not None:
+            check_int("epochs_per_step", self.epochs_per_step, 1)
+        for name in ("max_parameters", "max_macs", "max_latency_ms"):
             if getattr(self, name) is not None:
-                check_int(name, getattr(self, name), 1)
+                check_real(name, getattr(self, name), 0, open_low=True)
         if self.max_blocks is not None:
             check_int("max_blocks", self.max_blocks, 4, hint="There is one a phase at least.")
-        if self.max_latency_ms is not None:
-            check_real("max_latency_ms", self.max_latency_ms, 0, open_low=True)
+        if self.checkpoint_dir is not None:
+            if not isinstance(self.checkpoint_dir, (str, os.PathLike)):
+                raise TypeError(
+                    f"`checkpoint_dir` must be a folder or None; got {self.checkpoint_dir!r}."
+                )
+            if Path(self.checkpoint_dir).is_file():
+                raise ValueError(
+                    f"`checkpoint_dir`={self.checkpoint_dir!r} is a file; name a folder."
+                )
         if not (self.scoring is None or isinstance(self.scoring, str) or callable(self.scoring)):
             raise TypeError(
                 f"`scoring` must be one scorer, its name or None; got {self.scoring!r}."
@@ -296,6 +309,22 @@ class BlockSelector(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
+
+    def predict_branches(self, X):
+        """Predict the probabilities of each branch of the network chosen.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, n_branches, n_classes)
+            Their mean over branches is :meth:`predict_proba`.
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_branches(X)
 
     def score(self, X, y):
         """Return the score of the network chosen, by `scoring`.

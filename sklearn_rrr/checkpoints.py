@@ -90,7 +90,8 @@ class CheckpointFolder:
         self.folder, self.record = Path(folder), record
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._file.exists():
-            self.record = json.loads(self._file.read_text())
+            with _explained(self._file):
+                self.record = json.loads(self._file.read_text())
 
     @property
     def _file(self):
@@ -106,12 +107,25 @@ class CheckpointFolder:
         write_atomically(self.folder / f"{name}.joblib", buffer.getvalue())
 
     def load(self, name):
-        return joblib.load(self.folder / f"{name}.joblib")
+        path = self.folder / f"{name}.joblib"
+        with _explained(path):
+            return joblib.load(path)
 
     def drop(self, names):
         """Delete these results."""
         for name in names:
             (self.folder / f"{name}.joblib").unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path):
+    """Turn what a damaged file raises, which may be anything, into an error with a cure."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged or not there ({error}); delete the folder to begin anew."
+        ) from error
 
 
 @contextmanager

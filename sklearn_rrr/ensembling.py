@@ -148,12 +148,14 @@ class SnapshotEnsemble(_CyclicEnsemble):
     """Train one branch in cycles along a cosine; where each ends, its weights are a branch.
 
     The learning rate at step t of T in M cycles is lr / 2 (cos(π mod(M t, T) / T) + 1), Huang
-    et al., eq. (2). Weights are not averaged. A stump that learns does so in the first cycle.
+    et al., eq. (2). A stump that learns does so in the first cycle. `lr_schedule`, `ema_epochs` and
+    `sampling` have no effect.
 
     Parameters
     ----------
     n_cycles : int or "auto", default="auto"
-        At least `n_branches`, which "auto" takes; of more cycles the last ones count.
+        At least `n_branches`, which "auto" takes, and at most the number of training steps; of
+        more cycles than branches the last ones count.
 
     References
     ----------
@@ -181,7 +183,7 @@ class SnapshotEnsemble(_CyclicEnsemble):
         if total < n_cycles:
             raise ValueError(
                 f"{n_cycles} snapshot cycles need as many training steps, and there are {total}; "
-                "use a larger `max_epochs`, or fewer branches."
+                "use a larger `max_epochs`, or fewer cycles."
             )
 
         def rate(step):
@@ -196,8 +198,8 @@ class FastGeometricEnsemble(_CyclicEnsemble):
 
     In step i of a cycle of c steps, t = i / c: the learning rate falls from `alpha_1` to
     `alpha_2` while t ≤ 1/2, and rises again; Garipov et al., section 4. Before the cycles it
-    follows `lr_schedule`. Weights are not averaged. A stump that learns does so until the
-    first branch is taken.
+    follows `lr_schedule`. A stump that learns does so until the first branch is taken.
+    `ema_epochs` and `sampling` have no effect.
 
     Parameters
     ----------
@@ -227,7 +229,8 @@ class FastGeometricEnsemble(_CyclicEnsemble):
 
     def check(self):
         check_real("alpha_2", self.alpha_2, 0, open_low=True)
-        check_real("alpha_1", self.alpha_1, self.alpha_2, hint="It is not below `alpha_2`.")
+        hint = "It must not be smaller than `alpha_2`."
+        check_real("alpha_1", self.alpha_1, self.alpha_2, hint=hint)
         check_real("pretraining", self.pretraining, 0, 0.99)
 
     def _plan(self, total, n_branches, settings):
@@ -278,6 +281,9 @@ def make_strategy(ensemble):
     if not isinstance(ensemble, EnsembleStrategy):
         kind = ValueError if isinstance(ensemble, str) else TypeError
         names = ", ".join(map(repr, ENSEMBLES))
-        raise kind(f"`ensemble` must be one of {names}, or an EnsembleStrategy; got {ensemble!r}.")
+        hint = " Make an object of it: ()." if isinstance(ensemble, type) else ""
+        raise kind(
+            f"`ensemble` must be one of {names}, or an EnsembleStrategy; got {ensemble!r}.{hint}"
+        )
     ensemble.check()
     return ensemble

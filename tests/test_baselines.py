@@ -66,17 +66,15 @@ def test_as_estimators(model, digits, tmp_path):
 
 
 def test_the_five_models():
-    models = paper_models(backbone="resnet152", n_branches=3, dropout=0.5, max_epochs=7)
+    models = paper_models(backbone="resnet152", max_epochs=7)
     assert list(models) == list("ABCDE")
     assert isinstance(models["A"], LastLayerClassifier)
     assert isinstance(models["B"], FineTuningClassifier)
     assert all(m.backbone == "resnet152" and m.max_epochs == 7 for m in models.values())
-    assert {k: models[k].dropout for k in "CDE"} == {"C": 0.5, "D": 0.05, "E": 0.5}
-
-
-def test_number_of_branches_is_the_models_own():
-    models = paper_models(n_branches=3)
+    assert {k: models[k].dropout for k in "CDE"} == {"C": 0.0, "D": 0.05, "E": 0.0}
     assert [models[k].n_branches for k in "CDE"] == [1, 1, 8]
+    with pytest.raises(TypeError, match="`n_branches` tells the models apart"):
+        paper_models(n_branches=3)
 
 
 def test_published_settings():

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -170,7 +171,7 @@ def test_budgets(one_epoch, digits):
 def test_latency_is_measured(one_epoch, digits):
     selector = BlockSelector(one_epoch, tol=None, max_latency_ms=1000.0).fit(*digits)
     assert len(selector.results_) == 3
-    with pytest.raises(ValueError, match=r"\(1, 1, 1, 1\) is beyond a budget; .*'latency_ms'"):
+    with pytest.raises(ValueError, match=r"\(1, 1, 1, 1\) is beyond .'max_latency_ms': 1e-06."):
         selector.set_params(max_latency_ms=1e-6).fit(*digits)
 
 
@@ -472,6 +473,9 @@ def test_scoring_and_score(one_epoch, digits):
     assert (selector.results_.score < 0).all()
     expected = get_scorer("neg_log_loss")(selector.estimator_, X, y)
     assert selector.score(X, y) == pytest.approx(expected)
+    pd.testing.assert_frame_equal(
+        selector.predict_uncertainty(X), selector.estimator_.predict_uncertainty(X)
+    )
 
 
 def test_in_a_search_and_by_default(one_epoch, digits):
@@ -516,12 +520,15 @@ def test_what_it_leaves_is_saved(one_epoch, digits, tmp_path):
         ({"tol": -0.1}, ValueError, r"`tol` must be a number.*None switches the stop off"),
         ({"epochs_per_step": 0}, ValueError, "`epochs_per_step` must be an int of at least 1"),
         ({"max_blocks": 3}, ValueError, "`max_blocks` must be an int of at least 4"),
-        ({"max_parameters": 10}, ValueError, r"\(1, 1, 1, 1\) is beyond a budget"),
+        ({"max_parameters": 10}, ValueError, r"\(1, 1, 1, 1\) is beyond .'max_parameters': 10."),
         ({"validation_fraction": 1.0}, ValueError, "`validation_fraction` must be"),
         ({"scoring": "nonsense"}, ValueError, "nonsense"),
         ({"scoring": Scores({(1, 1, 1, 1): np.nan})}, ValueError, "`scoring` gave nan"),
         ({"estimator": LogisticRegression()}, TypeError, "must be an RRRNetClassifier; got Log"),
         ({"estimator": LastLayerClassifier()}, TypeError, "must be an RRRNetClassifier"),
+        ({"estimator": RRRNetClassifier}, TypeError, "must be an RRRNetClassifier; got <class"),
+        ({"checkpoint_dir": 3}, TypeError, "`checkpoint_dir` must be a folder or None; got 3"),
+        ({"checkpoint_dir": __file__}, ValueError, "is a file; name a folder"),
         ({"scoring": ["accuracy"]}, TypeError, "`scoring` must be one scorer, its name or None"),
         ({"cv": iter(())}, ValueError, "`cv` gave no split"),
         ({"verbose": -1}, ValueError, "`verbose` must be an int"),

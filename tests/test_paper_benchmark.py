@@ -1,12 +1,14 @@
 """The paper's benchmark on a folder of tiny sets: fits, resuming, statistics, figures."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from scipy.stats import t, wilcoxon
 
-from benchmarks.data import find_sets, read_set
+from benchmarks.data import find_sets, fingerprint, read_set
 from benchmarks.paper import blocks
 from benchmarks.paper.__main__ import main, read_rows
 from benchmarks.paper.statistics import (
@@ -89,6 +91,9 @@ def test_a_split_is_drawn_where_none_is_said(data):
         ("FILE_NAME,CATEGORY\na.png,x\n", "class 'x' has 1 images, 40 are needed"),
         ("FILE,CATEGORY\na.png,x\n", "no column FILE_NAME"),
         ("FILE_NAME,CATEGORY,SPLIT\na.png,x,train\n", "SPLIT must hold both"),
+        ("FILE_NAME,CATEGORY,SPLIT\na.png,x,train\nb.png,,test\n", "line 3 names no CATEGORY"),
+        ("FILE_NAME,CATEGORY,SPLIT\na.png,x,train\nb.png,y,test\n", "no image of 'y' to train"),
+        ("FILE_NAME,CATEGORY,SPLIT\na.png,x,train\nb.png,x,test\n", r"there is no .*a\.png"),
     ],
 )
 def test_sets_that_cannot_be_used(tmp_path, content, words):
@@ -98,12 +103,26 @@ def test_sets_that_cannot_be_used(tmp_path, content, words):
 
 
 def test_wrong_options(data, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="holds no set 'OTHER'"):
+        main(["--data", str(data), "--results", str(tmp_path), "--sets", "OTHER"])
+    with pytest.raises(SystemExit):
+        main(["--data", str(data), "--results", str(tmp_path), "--seeds", "0"])
     for option, value in (("--models", "F"), ("--settings", "mine")):
         with pytest.raises(SystemExit):
             main(["--data", str(data), "--results", str(tmp_path), option, value])
         assert f"{option}: '{value}' is none of" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="holds no set"):
         main(["--data", str(tmp_path), "--results", str(tmp_path)])
+
+
+def test_other_labels_are_other_data(data, tmp_path):
+    folder = find_sets(data)[0]
+    before = fingerprint(folder)
+    assert fingerprint(folder) == before
+    copied = shutil.copytree(folder, tmp_path / folder.name)
+    table = pd.read_csv(copied / "labels.csv")
+    table.assign(CATEGORY=table.CATEGORY[::-1].to_numpy()).to_csv(copied / "labels.csv")
+    assert fingerprint(copied) != before
 
 
 # ------------------------------------------------------------------------------ statistics

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 from sklearn_rrr import BlockSelector, RRRNetClassifier, cost_report, plotting
 from sklearn_rrr.plotting import (
@@ -387,9 +388,18 @@ OF_ESTIMATORS = {
 def test_only_fitted_image_classifiers(display, data):
     with pytest.raises(NotFittedError):
         display.from_estimator(RRRNetClassifier(), *data)
-    other = LogisticRegression().fit([[0], [1]], [0, 1])
-    with pytest.raises(TypeError, match=r"`estimator` must be .*; got a LogisticRegression\. Of"):
+    other = LinearSVC().fit([[0], [1]], [0, 1])
+    with pytest.raises(TypeError, match=r"`estimator` must be .*; got a LinearSVC\. Of"):
         display.from_estimator(other, *data)
+
+
+def test_reliability_of_any_classifier():
+    X, y = [[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]
+    clf = LogisticRegression().fit(X, y)
+    display = ReliabilityDisplay.from_estimator(clf, X, y)
+    expected = ReliabilityDisplay.from_predictions(y, clf.predict_proba(X))
+    assert display.expected_calibration_error == expected.expected_calibration_error
+    assert display.branch_expected_calibration_error is None
 
 
 def test_only_fitted_selectors(small, digits):
@@ -430,7 +440,7 @@ def test_wrong_axes(displays):
     pair = plt.subplots(2)[1]
     for display in displays:
         kind = "polar" if isinstance(display, CostRadarDisplay) else "rectilinear"
-        with pytest.raises(ValueError, match=rf'`ax` must be {kind} .*"projection": "{kind}"'):
+        with pytest.raises(ValueError, match=rf"`ax` must be {kind} .* Use plt.subplots\("):
             display.plot(wrong[kind])
         with pytest.raises(TypeError, match=r"must be one matplotlib Axes; got a ndarray"):
             display.plot(pair)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed, parallel_config
 
-from benchmarks.data import find_sets, read_set
+from benchmarks.data import find_sets, fingerprint, read_set
 from benchmarks.paper import figures, statistics
 from sklearn_rrr import cost_report, count_macs, count_parameters, load_backbone
 from sklearn_rrr.baselines import PUBLISHED, paper_models
@@ -32,9 +32,10 @@ SETTINGS = {
     "shared": PUBLISHED | {"sampling": "shared", "image_size": None},
 }
 # A fit is known by these.
-KEY = ["backbone", "settings", "epochs", "image_size", "model", "set", "seed"]
+KEY = ["backbone", "settings", "epochs", "image_size", "model", "set", "data", "seed"]
 
 
+TEXT = ("set", "data", "model")
 OVERRIDES = {"epochs": "max_epochs", "image_size": "image_size"}
 
 
@@ -70,7 +71,13 @@ def measure(folder, key, n_threads):
 
 def list_fits(options):
     """Yield the folder and the key of every fit; a seed of all sets before the next one."""
-    folders = [f for f in find_sets(options.data) if not options.sets or f.name in options.sets]
+    folders = find_sets(options.data)
+    if unknown := {*(options.sets or [])} - {folder.name for folder in folders}:
+        raise SystemExit(f"{options.data} holds no set {min(unknown)!r}")
+    folders = [f for f in folders if not options.sets or f.name in options.sets]
+    for folder in folders:  # before the first fit
+        read_set(folder)
+    data = {folder: fingerprint(folder) for folder in folders}
     for settings, seed, folder, model in product(
         options.settings, range(options.seeds), folders, options.models
     ):
@@ -83,14 +90,15 @@ def list_fits(options):
                 "image_size": options.image_size,
                 "model": model,
                 "set": folder.name,
+                "data": data[folder],
                 "seed": seed,
             },
         )
 
 
 def read_rows(file):
-    """Read rows; a set may be named NA, or 1."""
-    return pd.read_csv(file, dtype={"set": str, "model": str}, keep_default_na=False)
+    """Read rows; a set may be named NA, or 1, and a digest be all digits."""
+    return pd.read_csv(file, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
 
 
 def run_fits(options, file):
@@ -137,15 +145,19 @@ def measure_costs(options, file):
     return report
 
 
+def words(text):
+    return [word.strip() for word in text.split(",")]
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder of data sets")
+    add("--data", type=Path, required=True, help="folder of sets, each labels.csv and images/")
     add("--sets", nargs="*", help="names of some of the sets")
-    add("--models", default="A,B,C,D,E", type=lambda s: s.split(","), help='also "16 branches"')
-    add("--settings", default="default", type=lambda s: s.split(","), help=", ".join(SETTINGS))
+    add("--models", default="A,B,C,D,E", type=words, help='also "16 branches"')
+    add("--settings", default="default", type=words, help=", ".join(SETTINGS))
     add("--seeds", type=int, default=3, help="number of seeds")
     add("--backbone", default="synth50")
     add("--epochs", type=int, default=0, help="0: as the settings say")
@@ -153,6 +165,8 @@ def main(arguments=None):
     add("--jobs", type=int, default=1, help="fits at a time, then with one thread each")
     add("--results", type=Path, default=RESULTS, help="folder of the tables and figures")
     options = parser.parse_args(arguments)
+    if options.seeds < 1:
+        parser.error(f"--seeds: {options.seeds} is less than 1")
     for settings in options.settings:
         if settings not in SETTINGS:
             parser.error(f"--settings: {settings!r} is none of {', '.join(SETTINGS)}")

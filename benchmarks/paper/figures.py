@@ -55,7 +55,7 @@ def draw_errors(rows, title, path):
         spread = half.loc[order, model]
         left.errorbar(at, errors.loc[order, model], spread, fmt="o", ms=4, label=LABELS[model])
     left.set_xticks(range(len(order)), order, rotation=60, ha="right")
-    left.set(ylabel="test error", ylim=(0, None), title=f"{title}: mean and 95 % interval")
+    left.set(ylabel="test error", ylim=(0, 1), title=f"{title}: mean and 95 % interval")
     left.grid(axis="y", alpha=0.3)
     left.legend()
     right.boxplot(errors.to_numpy(), tick_labels=list(errors), showmeans=True)

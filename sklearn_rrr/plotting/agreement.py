@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklearn_rrr.plotting.display import Display, check_probabilities, predict_branches_of
+from sklearn_rrr.plotting.display import Display, check_probabilities, predict_with
 
 MOST_NUMBERS = 16  # branches whose agreement is written into the cells
 
@@ -54,7 +54,7 @@ class BranchAgreementDisplay(Display):
         display : BranchAgreementDisplay
             Drawn.
         """
-        return cls.from_predictions(predict_branches_of(estimator, X), ax=ax, **kwargs)
+        return cls.from_predictions(predict_with("predict_branches", estimator, X), ax=ax, **kwargs)
 
     @classmethod
     def from_predictions(cls, probabilities, *, ax=None, **kwargs):

@@ -101,7 +101,8 @@ class BlockSelectionDisplay(Display):
             Drawn.
         """
         check_choice("x", x, tuple(SEARCH_AXES))
-        check_columns("results", results, ["blocks", "score", "score_std", "control", x])
+        columns = dict.fromkeys(["blocks", "score", "score_std", "control", x])
+        check_columns("results", results, list(columns))
         tried = [*map(tuple, results["blocks"][~results["control"]])]
         if blocks is not None:
             check_choice("blocks", tuple(blocks), tried, "None marks no network.")
@@ -113,7 +114,7 @@ class BlockSelectionDisplay(Display):
         names = [", ".join(map(str, blocks)) for blocks in steps["blocks"]]
         sizes = [sum(blocks) for blocks in steps["blocks"]]
         x = np.array(sizes if self.x == "blocks" else steps[self.x])
-        y, deviation = steps["score"].to_numpy(), steps["score_std"].to_numpy()
+        y, deviation = steps["score"].to_numpy(), steps["score_std"].fillna(0).to_numpy()
         bars = np.where(deviation > 0, deviation, np.nan) if deviation.any() else None
         style = {"fmt": "o-", "capsize": 3, "label": "networks tried"}
         self.scores_ = ax.errorbar(x, y, bars, **style | kwargs)

@@ -101,9 +101,9 @@ class CostRadarDisplay(Display):
         check_columns("report", report, columns)
         costs = report[list(columns)].astype(float)
         if errors is not None:
-            if (names := set(errors)) != set(costs.index):
+            if not isinstance(errors, dict) or errors.keys() != set(costs.index):
                 raise ValueError(
-                    f"`errors` must be a dict with the names {list(costs.index)}; got {names}."
+                    f"`errors` must be a dict with the names {list(costs.index)}; got {errors!r}."
                 )
             costs.insert(0, "error", [float(errors[name]) for name in costs.index])
         if costs.empty or not ((costs >= 0) & (costs < np.inf)).all(axis=None):

@@ -41,7 +41,8 @@ def import_pyplot():
 def _open_axes(ax, projection):
     """Return the axes given, if they are of this projection, or those of a new figure."""
     plt = import_pyplot()
-    cure = f'plt.subplots(subplot_kw={{"projection": "{projection}"}})[1]'
+    polar = "" if projection == "rectilinear" else f'subplot_kw={{"projection": "{projection}"}}'
+    cure = f"plt.subplots({polar})[1]"
     if ax is None:
         return plt.subplots(subplot_kw={"projection": projection}, layout="constrained")[1]
     if not isinstance(ax, plt.Axes):
@@ -63,9 +64,10 @@ def get_fitted(name, estimator, attribute, kind):
     return getattr(estimator, attribute)
 
 
-def predict_branches_of(estimator, X):
+def predict_with(method, estimator, X):
+    """Return what a method of a fitted classifier predicts."""
     import_pyplot()  # before minutes of predicting
-    return get_fitted("estimator", estimator, "predict_branches", "an image classifier")(X)
+    return get_fitted("estimator", estimator, method, "a classifier")(X)
 
 
 def check_probabilities(probabilities, n_dims):

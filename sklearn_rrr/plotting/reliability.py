@@ -4,7 +4,7 @@ import numpy as np
 
 from sklearn_rrr._validation import check_int
 from sklearn_rrr.labels import encode_labels
-from sklearn_rrr.plotting.display import Display, check_probabilities, predict_branches_of
+from sklearn_rrr.plotting.display import Display, check_probabilities, predict_with
 
 
 class ReliabilityDisplay(Display):
@@ -72,8 +72,8 @@ class ReliabilityDisplay(Display):
 
         Parameters
         ----------
-        estimator : image classifier
-            Fitted; has ``predict_branches``.
+        estimator : classifier
+            Fitted; has ``predict_branches``, or ``predict_proba`` only.
         X : images
             As in :meth:`RRRNetClassifier.fit`; not those of the training.
         y : array-like of shape (n,)
@@ -88,7 +88,9 @@ class ReliabilityDisplay(Display):
         display : ReliabilityDisplay
             Drawn.
         """
-        probabilities = predict_branches_of(estimator, X)
+        branched = hasattr(estimator, "predict_branches")
+        predict = "predict_branches" if branched else "predict_proba"
+        probabilities = predict_with(predict, estimator, X)
         options = {"classes": estimator.classes_, "n_bins": n_bins, "ax": ax}
         return cls.from_predictions(y, probabilities, **options, **kwargs)
 
