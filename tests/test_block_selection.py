@@ -293,6 +293,7 @@ print(len(calls), selector.results_.score.tolist(), selector.predict_proba(X[:6]
 """
 
 
+@pytest.mark.slow
 def test_resumes_in_another_process(digits, tmp_path):
     """Functions, a shuffling splitter without a seed, a RandomState; the refit counts, too."""
     np.save(tmp_path / "images.npy", digits[0][:40])
