@@ -22,17 +22,22 @@ MODELS = {
 }
 
 
+def report_costs(networks, **options):
+    """Report what networks cost as they predict, with folded norms; their own parameters."""
+    folded = {
+        name: fold_norms(network).to(memory_format=torch.channels_last)
+        for name, network in networks.items()
+    }
+    n_parameters = [count_parameters(network) for network in networks.values()]
+    return cost_report(folded, batch_sizes=(1, 32), **options).assign(n_parameters=n_parameters)
+
+
 def main(n_classes=20):
-    networks, n_parameters = {}, []
+    networks = {}
     for name, (key, form) in MODELS.items():
         backbone, _ = load_backbone(key, weights=None)
-        network = RRRNet(backbone, n_classes, **form)
-        n_parameters.append(count_parameters(network))
-        network = fold_norms(network).to(memory_format=torch.channels_last)  # as it predicts
-        networks[f"{name}, {backbone.image_size} px"] = network
-    report = cost_report(networks, batch_sizes=(1, 32), repeats=30).assign(
-        n_parameters=n_parameters
-    )
+        networks[f"{name}, {backbone.image_size} px"] = RRRNet(backbone, n_classes, **form)
+    report = report_costs(networks, repeats=30)
     lines = [
         "| network | parameters, M | multiply-adds, M | 1 image, ms | 32 images, ms |",
         "|---|---|---|---|---|",

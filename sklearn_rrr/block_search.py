@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
-from sklearn.utils import column_or_1d
+from sklearn.utils import check_consistent_length, column_or_1d
 from tqdm.auto import tqdm
 
 from sklearn_rrr._validation import resolve_device
@@ -128,11 +128,7 @@ class SearchData:
         self.y = column_or_1d(y, warn=True)
         self.classes, labels = encode_labels(self.y)
         source = reader._read(X, reset=True)
-        if len(source) != len(labels):
-            counts = [len(source), len(labels)]
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: {counts}."
-            )
+        check_consistent_length(source, labels)
         if len(source) < 2:
             raise ValueError("Images to train on and others to score on are needed; got 1 sample.")
         weights = None
@@ -182,8 +178,9 @@ class BlockSearch:
         self.scorer = check_scoring(estimator, selector.scoring)
         self.device, self.backbone = resolve_device(estimator.device), data.backbone
         # Drawn once: a splitter without a seed would mix the images after a resume.
-        splits = folder.record.setdefault("splits", self._split())
-        self.splits = [tuple(map(np.array, split)) for split in splits]
+        if "splits" not in folder.record:
+            folder.record["splits"] = self._split()
+        self.splits = [tuple(map(np.array, split)) for split in folder.record["splits"]]
         self.steps, self.controls = [], []  # rows of the results
 
     def _split(self):

@@ -191,7 +191,8 @@ class BlockSelector(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseE
             raise TypeError(
                 f"`scoring` must be one scorer, its name or None; got {self.scoring!r}."
             )
-        check_int("verbose", int(self.verbose), 0)
+        if not isinstance(self.verbose, bool):
+            check_int("verbose", self.verbose, 0)
         if self.cv is None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
 

@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed, parallel_config
 
+from benchmarks.costs import report_costs
 from benchmarks.data import find_sets, fingerprint, read_set
 from benchmarks.paper import figures, statistics
-from sklearn_rrr import cost_report, count_macs, count_parameters, load_backbone
+from sklearn_rrr import count_macs, load_backbone
 from sklearn_rrr.baselines import PUBLISHED, paper_models
-from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import RRRNet
 from sklearn_rrr.weights import write_atomically
 
@@ -130,16 +130,11 @@ def measure_costs(options, file):
         "C, D": {"blocks": (1, 1, 1, 1)},
         "E": {"blocks": (1, 1, 1, 1), "n_branches": 8},
     }
-    whole = {name: RRRNet(backbone, 10, **form) for name, form in forms.items()}
-    networks = {  # as they predict
-        name: fold_norms(network).to(memory_format=torch.channels_last)
-        for name, network in whole.items()
-    }
-    report = cost_report(networks, batch_sizes=(1, 32), image_size=size)
+    networks = {name: RRRNet(backbone, 10, **form) for name, form in forms.items()}
+    report = report_costs(networks, image_size=size)
     if torch.cuda.is_available():
-        on_gpu = cost_report(networks, batch_sizes=(1, 32), image_size=size, device="cuda")
+        on_gpu = report_costs(networks, image_size=size, device="cuda")
         report = report.join(on_gpu.filter(like="latency").add_prefix("gpu_"))
-    report["n_parameters"] = [count_parameters(network) for network in whole.values()]
     report.insert(0, "models", report.index)
     report.to_csv(file, index=False, float_format="%.6g")
     return report

@@ -10,12 +10,11 @@ import argparse
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 import pandas as pd
-from scipy.stats import t
 
 from benchmarks.data import read_set
 from benchmarks.paper.__main__ import RESULTS
+from benchmarks.paper.statistics import half_width
 from sklearn_rrr import BlockSelector, RRRNetClassifier
 
 matplotlib.use("agg")
@@ -48,9 +47,7 @@ def search(options, seed):
 def mean_and_interval(rows):
     """Return mean error and half of its 95 % interval over seeds, by the number of epochs."""
     errors = rows.assign(error=1 - rows.score).groupby("epochs").error
-    n = errors.count()
-    half = t.ppf(0.975, (n - 1).clip(lower=1)) * errors.std() / np.sqrt(n)
-    return errors.mean(), half.fillna(0)
+    return errors.mean(), errors.agg(half_width).fillna(0)
 
 
 def draw(rows, title, path):

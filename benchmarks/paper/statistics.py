@@ -21,14 +21,15 @@ def mean_errors(rows):
     return rows.pivot_table("error", "set", "model")
 
 
+def half_width(errors):
+    """Return half of the 95 % confidence interval of a mean, from the t distribution."""
+    n = len(errors)
+    return t.ppf(0.975, n - 1) * errors.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+
+
 def half_widths(rows):
-    """Return half of the 95 % confidence interval over seeds, from the t distribution."""
-
-    def half(errors):
-        n = len(errors)
-        return t.ppf(0.975, n - 1) * errors.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-
-    return rows.pivot_table("error", "set", "model", aggfunc=half, dropna=False)
+    """Return half of the interval over seeds of each set (row) and model (column)."""
+    return rows.pivot_table("error", "set", "model", aggfunc=half_width, dropna=False)
 
 
 def complete(rows):
@@ -105,8 +106,7 @@ def branch_errors(rows):
     counts = rows.groupby(["set", "seed"]).branches.transform("nunique")
     rows = rows[counts == rows.branches.nunique()].astype({"branches": int})
     seeds = rows.groupby(["branches", "seed"]).error.mean().unstack()
-    n = seeds.shape[1]
-    half = t.ppf(0.975, n - 1) * seeds.std(axis=1) / np.sqrt(n) if n > 1 else np.nan
+    half = seeds.agg(half_width, axis=1)
     return pd.DataFrame(
         {"mean error": seeds.mean(axis=1), "± over seeds": half, "sets": rows.set.nunique()}
     )

@@ -118,7 +118,7 @@ def take_images(X, indices):
     if hasattr(X, "iloc"):
         return X.iloc[indices]
     if isinstance(X, Dataset):
-        return Subset(X, list(map(int, indices)))
+        return DatasetImages(X).select(indices).dataset
     if hasattr(X, "shape"):
         return X[indices]
     X = list(X)
