@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from sklearn_rrr.devices import seeded, use_bf16
 from sklearn_rrr.synthesis import SyntheticImages
-from sklearn_rrr.training import seeded, use_bf16
 from sklearn_rrr.weights import write_atomically
 
 LOG = logging.getLogger("pretraining")

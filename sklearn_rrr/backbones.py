@@ -21,7 +21,7 @@ TRAINABLE = ("head", "branches", "all")
 SPLITS = ("paper", "aligned")
 HEAD_INITS = ("random", "ridge")
 AUGMENTATIONS = ("paper", "geometric", None)
-LR_SCHEDULES = ("constant", "linear", "cosine", "onecycle")
+LR_SCHEDULES = ("constant", "linear", "cosine", "onecycle", "steps")
 
 _REGISTRY = {}
 
@@ -48,8 +48,8 @@ class FineTuning:
         Step size of AdamW.
     stump_lr_factor : float, default=1.0
         Factor on the learning rate of the stump, where it learns.
-    lr_schedule : {"constant", "linear", "cosine", "onecycle"}, default="constant"
-        Course of the learning rate.
+    lr_schedule : {"constant", "linear", "cosine", "onecycle", "steps"}, default="constant"
+        Course of the learning rate; "steps" divides it by ten at 40 % and at 80 %.
     """
 
     trainable: str = "branches"

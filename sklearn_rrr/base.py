@@ -28,6 +28,7 @@ from sklearn_rrr.augmentation import GEOMETRIC, PaperAugmentation, PerImage
 from sklearn_rrr.backbones import AUGMENTATIONS, HEAD_INITS
 from sklearn_rrr.batches import LabelledImages
 from sklearn_rrr.costs import count_parameters
+from sklearn_rrr.devices import seeded, use_bf16
 from sklearn_rrr.ensembling import EnsembleStrategy
 from sklearn_rrr.images import (
     ADD_AXIS,
@@ -45,8 +46,7 @@ from sklearn_rrr.training import (
     SCHEDULES,
     Settings,
     make_net,
-    seeded,
-    use_bf16,
+    train,
 )
 
 _AUTO = 'Or use "auto".'
@@ -215,6 +215,16 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
             self._net = self._strategy().train(module, images, validation, settings)
         self._finish(module, settings)
         return self
+
+    def _train_on(self, images, settings, **hooks):
+        """Train `module_` on, from its weights and in its form, with all branches at once.
+
+        `images` are of :meth:`_read_training_data`; hooks are arguments of ``training.train``.
+        """
+        with seeded(settings.seed, resolve_device(self.device)):
+            images = self._weigh(images, self.module_, self._split_seed)
+            self._net = train(self.module_, images, None, settings, **hooks)
+        self._finish(self.module_, settings)
 
     @available_if(_trains_on)
     def partial_fit(self, X, y=None, classes=None, sample_weight=None):

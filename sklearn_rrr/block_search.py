@@ -21,11 +21,11 @@ from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.backbones import PHASES, make_backbone
 from sklearn_rrr.checkpoints import fingerprint
 from sklearn_rrr.costs import count_macs, count_parameters, measure_latency
+from sklearn_rrr.devices import seeded
 from sklearn_rrr.images import inspect_images, take_images
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
 from sklearn_rrr.network import RRRNet, fit_widths
-from sklearn_rrr.training import seeded
 
 START = (1, 1, 1, 1)
 

@@ -129,8 +129,8 @@ class RRRNetClassifier(BranchClassifier):
         Factor in (0, 1] on the learning rate of the stump, where it learns.
     weight_decay : float, default=0.01
         Decoupled weight decay of AdamW.
-    lr_schedule : {"auto", "constant", "linear", "cosine", "onecycle"}, default="auto"
-        Course of the learning rate.
+    lr_schedule : {"auto", "constant", "linear", "cosine", "onecycle", "steps"}, default="auto"
+        Course of the learning rate; "steps" divides it by ten at 40 % and at 80 % of the steps.
     ema_epochs : int or float, default=0.2
         Last epochs over which weights are averaged; a float is a fraction of all epochs. 0
         switches it off, and so does early stopping, whose end is not known beforehand.

@@ -156,10 +156,15 @@ class RRRNet(nn.Module):
 
         Frozen parts stay in eval mode whatever :meth:`train` says.
         """
-        self._frozen = {"head": ["stump", "branches"], "branches": ["stump"], "all": []}[trainable]
+        parts = {"head": ["stump", "branches"], "branches": ["stump"], "all": []}[trainable]
         self.requires_grad_(True)
+        return self.hold(parts)
+
+    def hold(self, names):
+        """Let modules, named as `named_modules` does, learn nothing, and no statistics either."""
+        self._frozen = tuple(names)
         for name in self._frozen:
-            getattr(self, name).requires_grad_(False)
+            self.get_submodule(name).requires_grad_(False)
         return self.train(self.training)
 
     _frozen = ()
@@ -170,7 +175,7 @@ class RRRNet(nn.Module):
 
     def frozen_parts(self):
         """Return the parts that do not learn, as one module that shares their weights."""
-        return nn.ModuleList(getattr(self, name) for name in self._frozen)
+        return nn.ModuleList(map(self.get_submodule, self._frozen))
 
     def trainable_parts(self):
         """Return the parts that learn, as one module that shares their weights."""
@@ -180,7 +185,7 @@ class RRRNet(nn.Module):
     def train(self, mode=True):
         super().train(mode)
         for name in self._frozen:
-            getattr(self, name).eval()
+            self.get_submodule(name).eval()
         return self
 
     def first_output_bytes(self, image_size):

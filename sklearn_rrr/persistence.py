@@ -22,12 +22,13 @@ from sklearn_rrr.backbones import FineTuning, make_backbone
 from sklearn_rrr.base import BaseImageClassifier
 from sklearn_rrr.baselines import FineTuningClassifier, LastLayerClassifier
 from sklearn_rrr.classifier import RRRNetClassifier
+from sklearn_rrr.devices import seeded
 from sklearn_rrr.ensembling import ENSEMBLES
 from sklearn_rrr.images.sources import ImageFormat
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import MAX_BRANCHES, RRRNet, average_probabilities
 from sklearn_rrr.onnx_classifier import decode_array
-from sklearn_rrr.training import Settings, seeded
+from sklearn_rrr.training import Settings
 from sklearn_rrr.weights import check_state, write_atomically
 
 HEADER = "sklearn_rrr"

@@ -7,10 +7,10 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr._validation import resolve_device
+from sklearn_rrr.devices import explained_memory, prediction_batch
 from sklearn_rrr.images import BadImages
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import average_probabilities
-from sklearn_rrr.training import explained_memory, prediction_batch
 from sklearn_rrr.uncertainty import UncertaintyMixin
 
 

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from sklearn_rrr.batches import EpochBatches, keep_features, load_batches
+from sklearn_rrr.devices import explained_memory, prediction_batch, seed_generators
 from sklearn_rrr.heads import RidgeHeads
 from sklearn_rrr.images import as_unit_float
 from sklearn_rrr.inference import fold_norms
@@ -31,10 +32,15 @@ from sklearn_rrr.network import average_probabilities
 
 SAMPLINGS = ("shared", "independent")
 PRECISIONS = ("auto", "fp32", "bf16")
+OPTIMIZERS = {
+    "adamw": {"optimizer": torch.optim.AdamW},
+    "sgd": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+}
 SCHEDULES = {
     "constant": lambda t: 1.0,
     "linear": lambda t: 1 - t,
     "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2,
+    "steps": lambda t: 1.0 if t < 0.4 else 0.1 if t < 0.8 else 0.01,
     # Smith and Topin (2018): up over the first 30 %, then down along a cosine.
     "onecycle": lambda t: (
         0.04 + 0.96 * t / 0.3 if t < 0.3 else (1 + math.cos(math.pi * (t - 0.3) / 0.7)) / 2
@@ -63,66 +69,8 @@ class Settings:
     device: str = "cpu"
     seed: int = 0
     verbose: int = 0
-
-
-# -------------------------------------------------------------------- device and seeds
-
-
-def use_bf16(precision, device):
-    """Tell whether training runs in bfloat16; "auto" asks for hardware that multiplies it."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def prediction_batch(device, image_bytes=0):
-    """Return how many images are predicted at a time.
-
-    An image's probabilities must not depend on its company, but on the CPU other kernels,
-    which round differently, serve batches of one, odd ones and, with one thread, those of
-    more than 12. So batches are even, and small with one thread; measured with torch 2.15.
-    They are smaller, too, where a layer's output takes many `image_bytes` for each image:
-    blocks of more than 32 MiB would be mapped anew each time.
-    """
-    if device.type == "cpu" and torch.get_num_threads() == 1:
-        return 8
-    fitting = 2**24 // max(image_bytes, 1)
-    return 64 if device.type != "cpu" else min(64, max(8, fitting // 2 * 2))
-
-
-@contextmanager
-def seeded(seed, device):
-    """Seed torch's generators inside the block, and leave them as they were.
-
-    They belong to the process: fits in several threads of one process do not repeat.
-    """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        seed_generators(seed, device)
-        yield
-
-
-def seed_generators(seed, device):
-    """Seed the CPU's generator and the device's; torch.manual_seed would seed every GPU's."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-
-
-@contextmanager
-def explained_memory(batch_size):
-    """Turn torch's word for a full device into an error with a cure."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"The device ran out of memory with `batch_size`={batch_size}; use a smaller one, a "
-            "smaller `image_size`, or device='cpu'."
-        ) from error
+    optimizer: str = "adamw"
+    undecayed: tuple = ()  # patterns of names of parameters without weight decay
 
 
 @contextmanager
@@ -161,8 +109,8 @@ class BranchLoss(nn.Module):
 class BranchNet(NeuralNet):
     """skorch's loop for a network with branches; made by :func:`make_net`."""
 
-    def __init__(self, module, *args, settings, **kwargs):
-        self.settings = settings
+    def __init__(self, module, *args, settings, penalty=None, **kwargs):
+        self.settings, self.penalty = settings, penalty
         super().__init__(module, *args, **kwargs)
 
     def get_iterator(self, dataset, training=False):
@@ -232,8 +180,12 @@ class BranchNet(NeuralNet):
     def train_step_single(self, batch, **_):
         images, targets = batch
         self._set_training(True)
-        logits = self.infer(self.prepare(images, training=True))
+        images = self.prepare(images, training=True)
+        logits = self.infer(images)
         loss = self._loss(logits, targets)
+        if self.penalty is not None:
+            with self.autocast():
+                loss = loss + self.penalty(images)
         loss.backward()
         return {"loss": loss.detach() / self.module_.n_branches, "y_pred": logits}
 
@@ -473,7 +425,7 @@ class _ProgressBar(Callback):
         self.bar_.close()
 
 
-def make_net(module, settings, callbacks=(), history=()):
+def make_net(module, settings, callbacks=(), history=(), penalty=None):
     """Wrap a network for training, at a constant rate unless callbacks change it.
 
     Parameters
@@ -484,6 +436,8 @@ def make_net(module, settings, callbacks=(), history=()):
     callbacks : iterable of skorch.callbacks.Callback
     history : iterable of dict
         Epochs that were trained before.
+    penalty : callable or None, default=None
+        See :func:`train`.
 
     Returns
     -------
@@ -494,17 +448,18 @@ def make_net(module, settings, callbacks=(), history=()):
     net = BranchNet(
         module,
         settings=settings,
+        penalty=penalty,
         criterion=BranchLoss,
-        optimizer=torch.optim.AdamW,
         optimizer__fused=True,
         optimizer__weight_decay=settings.weight_decay,
-        optimizer__param_groups=_rates(settings),
+        optimizer__param_groups=_parameter_groups(settings),
         lr=settings.learning_rate,
         max_epochs=settings.max_epochs,
         train_split=None,
         callbacks=[_FiniteLoss(), *callbacks],
         device=str(settings.device),
         verbose=int(settings.verbose >= 2),
+        **OPTIMIZERS[settings.optimizer],
         **quiet,
     )
     net.initialize()
@@ -512,14 +467,15 @@ def make_net(module, settings, callbacks=(), history=()):
     return net
 
 
-def _rates(settings):
-    """Return the learning rates of parts that have their own, in skorch's form."""
-    if settings.stump_lr_factor == 1:
-        return []
-    return [("stump.*", {"lr": settings.stump_lr_factor * settings.learning_rate})]
+def _parameter_groups(settings):
+    """Return the parameters that have a rate or a decay of their own, in skorch's form."""
+    groups = [(pattern, {"weight_decay": 0.0}) for pattern in settings.undecayed]
+    if settings.stump_lr_factor != 1:
+        groups.append(("stump.*", {"lr": settings.stump_lr_factor * settings.learning_rate}))
+    return groups
 
 
-def train(module, images, validation, settings, rate=None, after_step=None):
+def train(module, images, validation, settings, rate=None, after_step=None, penalty=None):
     """Train a network as the paper does.
 
     Parameters
@@ -535,6 +491,9 @@ def train(module, images, validation, settings, rate=None, after_step=None):
         of the settings' schedule.
     after_step : callable or None, default=None
         Called with the number of steps so far, after each.
+    penalty : callable or None, default=None
+        From the images of a step, as the network has just seen them, to what is added to its
+        loss.
 
     Returns
     -------
@@ -543,7 +502,8 @@ def train(module, images, validation, settings, rate=None, after_step=None):
     """
     if rate is None:
         rate = make_schedule(settings, count_steps(images, settings))
-    net = make_net(module, settings, _callbacks(settings, validation, rate, after_step))
+    callbacks = _callbacks(settings, validation, rate, after_step)
+    net = make_net(module, settings, callbacks, penalty=penalty)
     net.warm_up(images)
     history = net.run(images, validation).history
     module.zero_grad(set_to_none=True)

@@ -23,7 +23,7 @@ ORDER = [
     | {"onnx_classifier"}
     | {"synthesis"},
     {"batches", "network", "weights"},
-    {"checkpoints"},
+    {"checkpoints", "devices"},
     {"training"},
     {"ensembling", "predicting"},
     {"base"},

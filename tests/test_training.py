@@ -1,6 +1,8 @@
 """The loop: batches, loss, averaging, norms, schedules, seeds, and what may go wrong."""
 
+import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,17 +10,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
-from sklearn_rrr._validation import resolve_device
-from sklearn_rrr.backbones import make_backbone
-from sklearn_rrr.network import RRRNet
-from sklearn_rrr.training import (
-    SCHEDULES,
-    BranchLoss,
-    BranchNet,
-    prediction_batch,
-    seeded,
-    use_bf16,
-)
+from sklearn_rrr.training import SCHEDULES, BranchLoss, BranchNet, make_net
 
 
 def test_loss_by_hand():
@@ -88,6 +80,7 @@ def test_only_what_is_trainable_moves(small, digits):
         ("linear", (1, 0.5, 0)),
         ("cosine", (1, 0.5, 0)),
         ("onecycle", (0.04, 0.8117449, 0)),
+        ("steps", (1, 0.1, 0.01)),
     ],
 )
 def test_schedules(name, values):
@@ -241,35 +234,6 @@ def test_out_of_memory_suggests_the_cure(small, digits, monkeypatch):  # fault 4
         small().fit(*digits)
 
 
-def test_devices():  # fault 46
-    assert resolve_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"`device`='cuda:99', but this machine has \d+ CUDA"):
-        resolve_device("cuda:99")
-    for unknown in ("gpu", "meta", 3.5):
-        with pytest.raises(ValueError, match='`device` must be "auto"'):
-            resolve_device(unknown)
-    expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert resolve_device("auto").type == expected
-
-
-def test_batches_for_prediction(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    bytes_of = RRRNet(make_backbone("resnet50"), 2, blocks=(1, 1, 1, 1)).first_output_bytes
-    assert bytes_of(128) == 64 * 64 * 64 * 4
-    assert [prediction_batch(cpu, bytes_of(size)) for size in (32, 96, 128, 512)] == [64, 28, 16, 8]
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert prediction_batch(cpu, bytes_of(32)) == 8
-    assert prediction_batch(torch.device("cuda"), bytes_of(512)) == 64
-
-
-def test_precision():
-    cpu = torch.device("cpu")
-    assert use_bf16("bf16", cpu)
-    assert not use_bf16("fp32", cpu)
-    assert isinstance(use_bf16("auto", cpu), bool)
-
-
 def test_bf16_learns_like_fp32(small, digits):
     X, y = digits
     scores = [
@@ -297,16 +261,6 @@ def test_generators_and_threads_are_left_alone(small, digits):
     assert torch.equal(state, torch.get_rng_state())
     assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
     assert torch.get_num_threads() == threads
-
-
-def test_seeded_restores():
-    before = torch.get_rng_state()
-    cpu = torch.device("cpu")
-    with seeded(5, cpu):
-        first = torch.rand(1)
-    with seeded(5, cpu):
-        assert torch.rand(1) == first
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_verbose_shows_progress(small, digits, capsys):
@@ -359,3 +313,42 @@ def test_kept_features_change_nothing_but_the_time(small, digits, monkeypatch, t
 def test_what_learns_or_is_augmented_is_not_kept(small, digits, monkeypatch, parameters):
     monkeypatch.setattr("sklearn_rrr.training.keep_features", None)
     small(**parameters).fit(*digits)
+
+
+def test_penalty_is_added_to_the_loss_of_each_step(small, digits):
+    """AdamW takes steps of the size of the rate, along the sign of the loss's slope."""
+    clf = small(max_epochs=1, learning_rate=1e-4, ema_epochs=0, weight_decay=0).fit(*digits)
+    head, shapes = clf.module_.head, []
+    before = head.bias.detach().clone()
+
+    def penalty(images):
+        shapes.append(images.shape[1:])
+        return 1e6 * head.bias.sum()
+
+    images = clf._read_training_data(*digits, None, clf.classes_)
+    clf._train_on(images, clf._settings(len(images), 0), penalty=penalty)
+    torch.testing.assert_close(before - head.bias, torch.full((2, 4), 8e-4), rtol=1e-3, atol=1e-7)
+    assert shapes == [(3, 16, 16)] * 8
+
+
+def test_sgd_decays_only_what_it_may(small, digits):
+    clf = small(max_epochs=1).fit(*digits)
+    settings = replace(clf._settings(120, 0), optimizer="sgd", undecayed=("head.*",))
+    optimizer = make_net(clf.module_, settings).optimizer_
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
+    sizes = {g["weight_decay"]: sum(p.numel() for p in g["params"]) for g in optimizer.param_groups}
+    heads = sum(p.numel() for p in clf.module_.head.parameters())
+    assert sizes == {0.0: heads, 0.01: clf.n_parameters_ - heads}
+
+
+def test_held_modules_keep_every_bit(small, digits):
+    clf = small(max_epochs=1).fit(*digits)
+    held = ["stump.0", "stump.1", "branches.0.0.conv2", "branches.0.0.bn2"]
+    clf.module_.hold(held)
+    before = copy.deepcopy(clf.module_.state_dict())
+    images = clf._read_training_data(*digits, None, clf.classes_)
+    clf._train_on(images, clf._settings(len(images), 0))
+    for name, value in clf.module_.state_dict().items():
+        is_held = name.rpartition(".")[0] in held
+        assert torch.equal(value, before[name]) == is_held, name
