@@ -21,7 +21,7 @@ TRAINABLE = ("head", "branches", "all")
 SPLITS = ("paper", "aligned")
 HEAD_INITS = ("random", "ridge")
 AUGMENTATIONS = ("paper", "geometric", None)
-LR_SCHEDULES = ("constant", "linear", "cosine", "onecycle", "steps")
+LR_SCHEDULES = ("constant", "linear", "cosine", "steps", "onecycle")
 
 _REGISTRY = {}
 
