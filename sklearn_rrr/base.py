@@ -48,6 +48,7 @@ from sklearn_rrr.training import (
     make_net,
     train,
 )
+from sklearn_rrr.weights import load_backbone
 
 _AUTO = 'Or use "auto".'
 
@@ -205,16 +206,20 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
             classes = classes if earlier is None else earlier.classes_
             images = self._read_training_data(X, y, sample_weight, classes, backbone)
             self._split_seed = seed if earlier is None else earlier._split_seed
-            module = self._make_module(backbone)
-            images, validation = self._hold_out(images, self._split_seed)
-            settings = self._settings(len(images), seed)
-            if earlier is not None:
-                module.load_state_dict(earlier.module_.state_dict(), strict=False)
-                settings = replace(settings, head_init="random")  # as they are
-            images = self._weigh(images, module, self._split_seed)
-            self._net = self._strategy().train(module, images, validation, settings)
-        self._finish(module, settings)
+            self._learn(backbone, images, seed, earlier)
         return self
+
+    def _learn(self, backbone, images, seed, earlier=None):
+        """Make the network and train it on images of :meth:`_read_training_data`."""
+        module = self._make_module(backbone)
+        images, validation = self._hold_out(images, self._split_seed)
+        settings = self._settings(len(images), seed)
+        if earlier is not None:
+            module.load_state_dict(earlier.module_.state_dict(), strict=False)
+            settings = replace(settings, head_init="random")  # as they are
+        images = self._weigh(images, module, self._split_seed)
+        self._net = self._strategy().train(module, images, validation, settings)
+        self._finish(module, settings)
 
     def _train_on(self, images, settings, **hooks):
         """Train `module_` on, from its weights and in its form, with all branches at once.
@@ -310,6 +315,19 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
         """Drop an earlier fit, so that a failed one leaves nothing half-fitted."""
         for name in ("module_", "_net", "_folded", "_settings_used", "history_"):
             self.__dict__.pop(name, None)
+
+    def _load_pretrained(self):
+        """Return the backbone, and whether its weights are trained; settle `fine_tuning_`."""
+        backbone, pretrained = load_backbone(self.backbone, self.weights)
+        if self.weights == "pretrained" and not pretrained:
+            warnings.warn(
+                f"The backbone {self.backbone!r} has no pre-trained weights and starts from "
+                "random ones. Give them as `weights`; weights=None is random without this warning.",
+                stacklevel=5,
+            )
+        recommended = backbone.fine_tuning
+        self.fine_tuning_ = recommended if pretrained else recommended.from_scratch()
+        return backbone, pretrained
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "module_")

@@ -1,6 +1,5 @@
 """RRRNetClassifier: RRR-Net (Sun et al. 2023, arXiv:2310.01157) behind scikit-learn's API."""
 
-import warnings
 from numbers import Integral
 
 import torch
@@ -13,7 +12,6 @@ from sklearn_rrr.ensembling import make_strategy
 from sklearn_rrr.images import MAX_IMAGE_PIXELS
 from sklearn_rrr.network import MAX_BRANCHES, RRRNet
 from sklearn_rrr.training import SAMPLINGS
-from sklearn_rrr.weights import load_backbone
 
 
 class BranchClassifier(BaseImageClassifier):
@@ -23,16 +21,8 @@ class BranchClassifier(BaseImageClassifier):
         return make_strategy(self.ensemble)
 
     def _load_backbone(self):
-        backbone, pretrained = load_backbone(self.backbone, self.weights)
+        backbone, pretrained = self._load_pretrained()
         self.blocks_ = self._check_blocks(backbone)
-        if self.weights == "pretrained" and not pretrained:
-            warnings.warn(
-                f"The backbone {self.backbone!r} has no pre-trained weights and starts from "
-                "random ones. Give them as `weights`; weights=None is random without this warning.",
-                stacklevel=4,
-            )
-        recommended = backbone.fine_tuning
-        self.fine_tuning_ = recommended if pretrained else recommended.from_scratch()
         self.trainable_, self.split_ = self._settle("trainable"), self._settle("split")
         # Model [A], the whole backbone, keeps its norms; elsewhere frozen ones are adapted.
         whole = self.n_branches == 1 and self.blocks_ == backbone.depths

@@ -71,6 +71,7 @@ class Settings:
     verbose: int = 0
     optimizer: str = "adamw"
     undecayed: tuple = ()  # patterns of names of parameters without weight decay
+    lr_factors: tuple = ()  # (pattern, factor on the learning rate) of other parameters
 
 
 @contextmanager
@@ -469,10 +470,11 @@ def make_net(module, settings, callbacks=(), history=(), penalty=None):
 
 def _parameter_groups(settings):
     """Return the parameters that have a rate or a decay of their own, in skorch's form."""
-    groups = [(pattern, {"weight_decay": 0.0}) for pattern in settings.undecayed]
-    if settings.stump_lr_factor != 1:
-        groups.append(("stump.*", {"lr": settings.stump_lr_factor * settings.learning_rate}))
-    return groups
+    groups = {pattern: {"weight_decay": 0.0} for pattern in settings.undecayed}
+    for pattern, factor in (*settings.lr_factors, ("stump.*", settings.stump_lr_factor)):
+        if factor != 1:
+            groups.setdefault(pattern, {})["lr"] = factor * settings.learning_rate
+    return list(groups.items())
 
 
 def train(module, images, validation, settings, rate=None, after_step=None, penalty=None):

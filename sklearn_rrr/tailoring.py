@@ -1,0 +1,390 @@
+"""A pre-trained network with lean proxies beside its blocks: NetTailor (CVPR 2019).
+
+Morgado and Vasconcelos (2019), NetTailor: Tuning the architecture, not just the weights. Node l
+of a network of L residual blocks is x_l = ReLU(α G_l(x_{l-1}) + Σ_p α_p A_p(x_p)), Eq. (2) and
+(4): G_l is the pre-trained, "universal" block without its last ReLU, A_p a proxy from node p, and
+the α of a node are a softmax, Eq. (3). :mod:`~sklearn_rrr.exclusion` says what a path is. B is
+the batch, K the number of classes.
+"""
+
+import copy
+from functools import reduce
+from itertools import pairwise
+from operator import add
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from sklearn_rrr._validation import check_choice
+from sklearn_rrr.backbones import initialise
+from sklearn_rrr.branching import BranchLinear
+from sklearn_rrr.exclusion import BLOCK, all_paths, close, expected_complexity
+from sklearn_rrr.inference import fold_norms
+from sklearn_rrr.network import ImageNetwork, Normalize
+
+# "One critical detail is the initialization" (section 4.1): the network starts as the pre-trained.
+START = {"block": 2.0, "proxy": -2.0}
+SQUEEZE = 4  # from a bottleneck's width to that of its proxies
+
+
+class TailoredNet(ImageNetwork):
+    """The blocks of a backbone and proxies beside them, weighed by attention; one head.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Where the blocks come from; it is copied, never changed.
+    n_classes : int
+        K, the number of classes.
+    n_skips : int, default=3
+        Proxies into each node, from as many nearest earlier nodes.
+    paths : iterable of (int, str or int) or None, default=None
+        The paths that are there, see :mod:`~sklearn_rrr.exclusion`; None takes all of `n_skips`.
+        They must be closed under exclusion.
+    static : bool, default=False
+        Whether the attention is fixed: a scale of each block, where it is not alone, and part of
+        the proxies' last norms.
+
+    Attributes
+    ----------
+    arguments : dict
+        Those that make a network of this shape again, with other weights.
+    n_nodes : int
+        L.
+    paths : tuple
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_rrr import load_backbone
+    >>> backbone, _ = load_backbone("synth50", weights=None)
+    >>> net = TailoredNet(backbone, n_classes=3).eval()
+    >>> net(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 1, 3])
+    """
+
+    n_branches = 1
+
+    def __init__(self, backbone, n_classes, *, n_skips=3, paths=None, static=False):
+        super().__init__()
+        self.n_classes, self.image_size = n_classes, backbone.image_size
+        self.backbone_name = backbone.name
+        blocks = [block for phase in backbone.phases for block in phase]
+        self.n_nodes = len(blocks)
+        paths = _check_paths(all_paths(self.n_nodes, n_skips) if paths is None else paths, blocks)
+        self.normalize = Normalize(backbone.mean, backbone.std)
+        self.stump = copy.deepcopy(backbone.stem)
+        self.branches = _Graph(blocks, backbone.planes[0], paths, static)
+        self.head = BranchLinear(1, backbone.n_features, n_classes)
+        self.arguments = {"n_classes": n_classes, "paths": paths, "static": static}
+
+    @property
+    def paths(self):
+        return self.arguments["paths"]
+
+    def freeze(self, trainable="proxies"):
+        """Let the proxies, the attention and the head learn; stem and blocks are shared.
+
+        The statistics of all norms belong to the task: they follow its images in training mode.
+        """
+        check_choice("trainable", trainable, ("proxies",))
+        self.requires_grad_(True)
+        self.stump.requires_grad_(False)
+        for node in self.branches.nodes.values():
+            if node.block is not None:
+                node.block.requires_grad_(False)
+        return self.train(self.training)
+
+    def alphas(self):
+        """Return the attention of each path, {path: scalar tensor}; not of a static network."""
+        return {
+            (int(number), origin): alpha
+            for number, node in self.branches.nodes.items()
+            for origin, alpha in zip(node.origins, node.attention(), strict=True)
+        }
+
+    def restrict(self, paths):
+        """Return a copy with fewer paths; the attention of those left is normalised anew."""
+        network = copy.deepcopy(self)
+        paths = tuple(path for path in self.paths if path in set(paths))
+        for number, node in list(network.branches.nodes.items()):
+            kept = [origin for target, origin in paths if target == int(number)]
+            if kept:
+                node.keep(kept)
+            else:
+                del network.branches.nodes[number]
+        network.arguments = {**self.arguments, "paths": paths}
+        return network
+
+    def make_static(self):
+        """Return a copy with fixed attention that gives the same numbers, but for rounding."""
+        network = copy.deepcopy(self)
+        for node in network.branches.nodes.values():
+            node.fix()
+        network.arguments = {**self.arguments, "static": True}
+        return network
+
+    def task_keys(self):
+        """Return the keys of the state dict that are not shared with the backbone.
+
+        Shared are the stem's and the blocks' weights, those of their norms included.
+        """
+        shared = {name for name, weight in self.named_parameters() if _is_shared(name)}
+        fixed = {name for name in self.state_dict() if name.startswith("normalize.")}
+        return [key for key in self.state_dict() if key not in shared | fixed]
+
+
+def _is_shared(name):
+    return name.startswith("stump.") or ".block." in name
+
+
+def _check_paths(paths, blocks):
+    """Return the paths as a tuple, once they are known to make a network of these blocks."""
+    possible = all_paths(len(blocks), len(blocks))
+    given = tuple((node, origin) for node, origin in paths)
+    # In the order of the nodes, with what comes first in a node first.
+    kept = tuple(path for path in possible if path in set(given))
+    if len(kept) != len(given) or not kept or close(kept, len(blocks)) != kept:
+        raise ValueError(
+            f"`paths` must be paths (node, origin) of a network of {len(blocks)} blocks, each one "
+            f"part of a route from node 0 to node {len(blocks)}; got {given!r}."
+        )
+    return kept
+
+
+class _Graph(nn.Module):
+    """The nodes in order: (B, C, h, w), the stem's output, -> (B, F, h', w') of the last."""
+
+    def __init__(self, blocks, channels, paths, static):
+        super().__init__()
+        widths, strides = [channels], [1]
+        for block in blocks:
+            widths.append(_layers(block)[-1][0].out_channels)
+            strides.append(strides[-1] * block.stride)
+        self.nodes = nn.ModuleDict()
+        for number, block in enumerate(blocks, 1):
+            origins = [origin for node, origin in paths if node == number]
+            if not origins:
+                continue
+            proxies = {
+                str(p): make_proxy(widths[p], widths[number], strides[number] // strides[p], block)
+                for p in origins
+                if p != BLOCK
+            }
+            own = copy.deepcopy(block) if BLOCK in origins else None
+            self.nodes[str(number)] = _Node(number, own, proxies, static)
+
+    def forward(self, x):
+        outputs = {0: x}
+        for number, node in self.nodes.items():
+            last = outputs[int(number)] = node(outputs)
+        return last
+
+
+class _Node(nn.Module):
+    """One node: from the outputs of earlier nodes to its own."""
+
+    def __init__(self, number, block, proxies, static):
+        super().__init__()
+        self.number, self.block, self.proxies = number, block, nn.ModuleDict(proxies)
+        starts = [START["block" if origin == BLOCK else "proxy"] for origin in self.origins]
+        self.logits = nn.Parameter(torch.tensor(starts))
+        if static:
+            self.fix()
+
+    @property
+    def origins(self):
+        block = [] if self.block is None else [BLOCK]
+        return [*block, *map(int, self.proxies)]
+
+    def attention(self):
+        return self.logits.softmax(0)
+
+    def forward(self, outputs):
+        if self.logits is None:
+            parts = [self.run(origin, outputs) for origin in self.origins]
+            if self.block is not None and self.proxies:
+                parts[0] = parts[0] * self.scale
+        else:
+            pairs = zip(self.attention(), self.origins, strict=True)
+            parts = [alpha * self.run(origin, outputs) for alpha, origin in pairs]
+        return F.relu_(reduce(add, parts))
+
+    def run(self, origin, outputs):
+        if origin == BLOCK:
+            return run_block(self.block, outputs[self.number - 1])
+        return self.proxies[str(origin)](outputs[origin])
+
+    def keep(self, origins):
+        """Drop the paths of other origins, in place."""
+        index = [self.origins.index(origin) for origin in origins]
+        self.logits = nn.Parameter(self.logits.detach()[index], self.logits.requires_grad)
+        if BLOCK not in origins:
+            self.block = None
+        for origin in set(self.proxies) - set(map(str, origins)):
+            del self.proxies[origin]
+
+    @torch.no_grad()
+    def fix(self):
+        """Write the attention into the proxies' norms and a scale, in place."""
+        alphas = dict(zip(self.origins, self.attention(), strict=True))
+        for origin, proxy in self.proxies.items():
+            proxy[-1].weight.mul_(alphas[int(origin)])
+            proxy[-1].bias.mul_(alphas[int(origin)])
+        if self.block is not None and self.proxies:
+            self.register_buffer("scale", alphas[BLOCK].clone())
+        self.logits = None
+
+
+def _layers(block):
+    """Return the (convolution, norm) pairs of torchvision's residual block, in order."""
+    numbers = [n for n in (1, 2, 3) if hasattr(block, f"conv{n}")]
+    return [(getattr(block, f"conv{n}"), getattr(block, f"bn{n}")) for n in numbers]
+
+
+def run_block(block, x):
+    """Return what torchvision's residual block gives before its last ReLU: G_l."""
+    shortcut = x if block.downsample is None else block.downsample(x)
+    *first, (conv, norm) = _layers(block)
+    for earlier_conv, earlier_norm in first:
+        x = block.relu(earlier_norm(earlier_conv(x)))
+    return norm(conv(x)) + shortcut
+
+
+def make_proxy(in_channels, out_channels, stride, block):
+    """Make a proxy with initial weights: max-pool to the resolution, then 1x1 convolutions.
+
+    Beside basic blocks one convolution and a norm (section 3.3), beside bottlenecks two, with a
+    quarter of the bottleneck's width between them (section 4.1, depth of the pre-trained model).
+    """
+    pool = []
+    if stride > 1:
+        # A window of stride + 1 with this padding gives the size that strided blocks give.
+        pool.append(nn.MaxPool2d(stride + 1, stride, padding=stride // 2))
+    widths = [in_channels, out_channels]
+    if isinstance(block, Bottleneck):
+        widths.insert(1, max(block.conv2.out_channels // SQUEEZE, 1))
+    layers = []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    proxy = nn.Sequential(*pool, *layers[:-1])
+    initialise(proxy)
+    return proxy
+
+
+# -------------------------------------------------------------------------- what it is pulled to
+
+
+def path_costs(network, image_size):
+    """Return C of each path of a soft network: multiply-adds over those of all blocks and the stem.
+
+    Parameters
+    ----------
+    network : TailoredNet
+        With all its blocks.
+    image_size : int
+        Height and width in pixels.
+
+    Returns
+    -------
+    costs : dict of path to float
+    """
+    network = copy.deepcopy(network).eval()
+    images = torch.zeros(1, 3, image_size, image_size, device=network.head.weight.device)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(images)
+    counts = counter.get_flop_counts()
+    products = {
+        f"{name}.": sum(counts[f"{type(network).__name__}.{name}"].values())
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+
+    def count(path):
+        node, origin = path
+        part = BLOCK if origin == BLOCK else f"proxies.{origin}"
+        return sum_of(f"branches.nodes.{node}.{part}.")
+
+    def sum_of(part):
+        return sum(flops for name, flops in products.items() if name.startswith(part))
+
+    blocks = sum(count(path) for path in network.paths if path[1] == BLOCK)
+    whole = sum_of("stump.") + blocks
+    return {path: count(path) / whole for path in network.paths}
+
+
+class TailoringPenalty:
+    """What is added to the cross-entropy, Eq. (12): γ1 E[C] + γ2 Ω; a context manager.
+
+    Ω, Eq. (11), is the mean squared difference of each node from the teacher's and of the logits,
+    divided by the number of nodes. Called with the images that the student has just seen.
+
+    Parameters
+    ----------
+    student : TailoredNet
+        Soft.
+    teacher : RRRNet
+        Of the same backbone, whole and unsplit.
+    costs : dict of path to float
+        Of :func:`path_costs`.
+    complexity_weight, teacher_weight : float
+        γ1 and γ2.
+    device : torch.device
+        Where they are trained.
+    """
+
+    def __init__(self, student, teacher, costs, complexity_weight, teacher_weight, device):
+        self.student, self.costs = student, costs
+        self.complexity_weight, self.teacher_weight = complexity_weight, teacher_weight
+        self.teacher = fold_norms(teacher).to(device, memory_format=torch.channels_last)
+        self.seen, self.wanted, self.hooks = {}, {}, []
+
+    def __enter__(self):
+        if self.teacher_weight:
+            nodes = {int(number): node for number, node in self.student.branches.nodes.items()}
+            blocks = dict(enumerate(residual_blocks(self.teacher), 1))
+            _watch(nodes | {"logits": self.student.head}, self.seen, self.hooks)
+            blocks = {number: blocks[number] for number in nodes}
+            _watch(blocks | {"logits": self.teacher.head}, self.wanted, self.hooks)
+        return self
+
+    def __exit__(self, *error):
+        for hook in self.hooks:
+            hook.remove()
+        self.seen.clear()
+        self.wanted.clear()
+
+    def __call__(self, images):
+        penalty = torch.zeros((), device=images.device)
+        if self.complexity_weight:
+            alphas = self.student.alphas()
+            expected = expected_complexity(alphas, self.costs, self.student.n_nodes)
+            penalty = penalty + self.complexity_weight * expected
+        if self.teacher_weight:
+            with torch.no_grad():
+                self.teacher(images)
+            pairs = [(x.float(), self.wanted[name].float()) for name, x in self.seen.items()]
+            distances = [F.mse_loss(*pair) for pair in pairs]
+            penalty = penalty + self.teacher_weight * sum(distances) / (len(distances) - 1)
+            self.seen.clear()  # with the graph that made them
+            self.wanted.clear()
+        return penalty
+
+
+def residual_blocks(network):
+    """Return the residual blocks of a network in order."""
+    return [m for m in network.modules() if isinstance(m, (BasicBlock, Bottleneck))]
+
+
+def _watch(modules, outputs, hooks):
+    """Keep the output of each module in `outputs`, by its name."""
+
+    def keep(name):
+        # A function, and no method: networks are copied with their hooks, which must not
+        # bring along what they keep.
+        return lambda module, inputs, output: outputs.__setitem__(name, output)
+
+    hooks += [module.register_forward_hook(keep(name)) for name, module in modules.items()]
