@@ -16,6 +16,7 @@ _HOMES = {
     "LastLayerClassifier": "baselines",
     "NaiveEnsemble": "ensembling",
     "SnapshotEnsemble": "ensembling",
+    "MultiTaskStore": "tasks",
     "NetTailorClassifier": "nettailor",
     "OnnxClassifier": "onnx_classifier",
     "RRRNetClassifier": "classifier",

@@ -26,7 +26,7 @@ from sklearn_rrr.exclusion import BLOCK, prune, source
 from sklearn_rrr.images import MAX_IMAGE_PIXELS
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import average_probabilities
-from sklearn_rrr.tailoring import TailoredNet, TailoringPenalty, path_costs
+from sklearn_rrr.tailoring import MEASURES, TailoredNet, TailoringPenalty, path_costs
 from sklearn_rrr.training import OPTIMIZERS, train
 
 # Section 4.1 and the authors' settings, whatever the backbone. The teacher is fine-tuned by SGD
@@ -72,6 +72,8 @@ class NetTailorClassifier(BaseImageClassifier):
         :class:`FineTuningClassifier` with the parameters given here, but its own learning rate.
     n_skips : int, default=3
         Proxies into each node, from as many nearest earlier nodes.
+    complexity : {"macs", "parameters"}, default="macs"
+        What a path costs: its multiply-adds, as published, or its parameters.
     complexity_weight : float, default=0.3
         γ1, the weight of the expected complexity in the loss.
     teacher_weight : float, default=10.0
@@ -178,6 +180,7 @@ class NetTailorClassifier(BaseImageClassifier):
         weights="pretrained",
         teacher=None,
         n_skips=3,
+        complexity="macs",
         complexity_weight=0.3,
         teacher_weight=10.0,
         threshold=0.05,
@@ -230,6 +233,7 @@ class NetTailorClassifier(BaseImageClassifier):
         )
         self.teacher = teacher
         self.n_skips = n_skips
+        self.complexity = complexity
         self.complexity_weight = complexity_weight
         self.teacher_weight = teacher_weight
         self.threshold = threshold
@@ -242,6 +246,7 @@ class NetTailorClassifier(BaseImageClassifier):
 
     def _check_parameters(self):
         check_int("n_skips", self.n_skips, 1)
+        check_choice("complexity", self.complexity, MEASURES)
         check_real("complexity_weight", self.complexity_weight, 0)
         check_real("teacher_weight", self.teacher_weight, 0)
         check_real("threshold", self.threshold, 0, 1)
@@ -325,7 +330,7 @@ class NetTailorClassifier(BaseImageClassifier):
         score = self._score(teacher.module_, validation)
         settings = self._settings(len(images), seed)
         soft = TailoredNet(backbone, len(self.classes_), n_skips=self.n_skips).freeze()
-        costs = path_costs(soft, self.image_size_)
+        costs = path_costs(soft, self.image_size_, self.complexity)
 
         def tailor(student, settings, complexity_weight):
             weights, device = (complexity_weight, self.teacher_weight), settings.device

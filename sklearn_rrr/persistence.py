@@ -6,6 +6,7 @@ Reading one executes nothing.
 
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 
@@ -26,14 +27,18 @@ from sklearn_rrr.devices import seeded
 from sklearn_rrr.ensembling import ENSEMBLES
 from sklearn_rrr.images.sources import ImageFormat
 from sklearn_rrr.inference import fold_norms
+from sklearn_rrr.nettailor import NetTailorClassifier
 from sklearn_rrr.network import MAX_BRANCHES, RRRNet, average_probabilities
 from sklearn_rrr.onnx_classifier import decode_array
+from sklearn_rrr.tailoring import TailoredNet
 from sklearn_rrr.training import Settings
 from sklearn_rrr.weights import check_state, write_atomically
 
 HEADER = "sklearn_rrr"
+TASK = "shared"  # in the content of a file that holds what is not shared
 ESTIMATORS = {
-    cls.__name__: cls for cls in (RRRNetClassifier, LastLayerClassifier, FineTuningClassifier)
+    cls.__name__: cls
+    for cls in (RRRNetClassifier, LastLayerClassifier, FineTuningClassifier, NetTailorClassifier)
 }
 RECORDS = {cls.__name__: cls for cls in (FineTuning, ImageFormat, Settings, *ENSEMBLES.values())}
 FITTED = {"classes_", "image_size_", "trainable_", "fine_tuning_", "_image_format"}
@@ -49,7 +54,7 @@ def save(estimator, path):
 
     Parameters
     ----------
-    estimator : RRRNetClassifier
+    estimator : RRRNetClassifier or other classifier
         Fitted. Its parameters must be plain values: no functions, generators or dicts of
         weights.
     path : str or path
@@ -71,7 +76,8 @@ def save(estimator, path):
 
     Notes
     -----
-    Metadata routing requests are not kept, nor the images in `skipped_` that were no files.
+    Metadata routing requests are not kept, nor the images in `skipped_` that were no files, nor
+    the `teacher_` of a :class:`NetTailorClassifier`, which does not predict.
 
     Examples
     --------
@@ -87,22 +93,29 @@ def save(estimator, path):
     >>> bool((again.predict(X[64:70]) == clf.predict(X[64:70])).all())
     True
     """
-    _check_estimator(estimator)
-    path = _check_target(path)
+    check_estimator(estimator)
+    path = check_target(path)
+    tensors = {key: value.contiguous() for key, value in estimator.module_.state_dict().items()}
+    write(path, describe(estimator), tensors)
+
+
+def describe(estimator):
+    """Return all of a fitted classifier but its network's tensors, in what JSON can hold."""
     if type(estimator) is not ESTIMATORS.get(type(estimator).__name__):
         raise TypeError(
             f"`load` would not know a {type(estimator).__qualname__}; it knows "
             f"{', '.join(ESTIMATORS)}. Use joblib.dump for a class of your own."
         )
     state = estimator.__getstate__()
-    state.pop("_metadata_request", None)
+    for name in ("_metadata_request", "teacher_"):
+        state.pop(name, None)
     module = state.pop("module_")
     # Settings of the last training; what trains on settles its own augmentation.
     state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
     state["skipped_"] = [
         item if isinstance(item, (int, str, os.PathLike)) else None for item in state["skipped_"]
     ]
-    content = {
+    return {
         "estimator": type(estimator).__name__,
         "state": {name: _encode(value, name) for name, value in state.items()},
         "network": {
@@ -110,11 +123,14 @@ def save(estimator, path):
             "arguments": _encode(module.arguments, "arguments"),
         },
     }
-    tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
+
+
+def write(path, content, tensors):
+    """Write tensors, and what JSON can hold, as one safetensors file."""
     write_atomically(path, serialize(tensors, {HEADER: json.dumps(content)}))
 
 
-def _check_target(path):
+def check_target(path):
     """Return the path of a file that can be written."""
     path = Path(path)
     if not path.parent.is_dir():
@@ -124,7 +140,7 @@ def _check_target(path):
     return path
 
 
-def _check_estimator(estimator):
+def check_estimator(estimator):
     if not isinstance(estimator, BaseImageClassifier):
         raise TypeError(
             f"`estimator` must be a classifier of sklearn_rrr, such as {', '.join(ESTIMATORS)}; "
@@ -201,6 +217,15 @@ def load(path):
     ...     load(f"{folder}/digits.safetensors").classes_
     array([0, 1])
     """
+    content, tensors = read(path)
+    with explained_damage(path):
+        if TASK in content:
+            raise ValueError("it holds a task without its backbone, for tasks.load_task")
+        return rebuild(content, tensors, str(path))
+
+
+def read(path):
+    """Read a file that :func:`write` wrote: its content and its tensors."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"`path` names {str(path)!r}, which is no file.")
@@ -215,8 +240,15 @@ def load(path):
         ) from error
     if header is None:
         raise ValueError(f"{path} holds tensors, but was not written by sklearn_rrr.save.")
+    with explained_damage(path):
+        return json.loads(header), tensors
+
+
+@contextmanager
+def explained_damage(path):
+    """Turn what the content of a file may raise into an error that says so."""
     try:
-        return _restore(json.loads(header), tensors, str(path))
+        yield
     except DAMAGE as error:
         raise ValueError(
             f"{path} cannot be loaded: {error or type(error).__name__}. It is damaged, of another "
@@ -224,8 +256,12 @@ def load(path):
         ) from error
 
 
-def _restore(content, tensors, source):
-    """Build the network of a file's content, fill it, and the estimator around it."""
+def rebuild(content, tensors, source, complete=None):
+    """Build the network of a file's content, fill it, and the estimator around it.
+
+    `complete` takes the network, the tensors and the content, and returns all tensors, where the
+    file does not hold them all.
+    """
     cls, network = ESTIMATORS[content["estimator"]], content["network"]
     state = {name: _decode(value) for name, value in content["state"].items()}
     if missing := (FITTED | set(cls().get_params())) - state.keys():
@@ -235,20 +271,30 @@ def _restore(content, tensors, source):
     arguments = _decode(network["arguments"])
     with seeded(0, torch.device("cpu")):  # initial weights are drawn, and are of no use
         backbone = make_backbone(network["backbone"])
-        # Before anything is built of numbers that only stand there.
-        n_branches, n_classes = tensors["head.bias"].shape
-        valid = arguments["n_branches"] == n_branches <= MAX_BRANCHES
-        valid &= arguments["n_classes"] == n_classes == len(state["classes_"])
-        depths = zip(arguments["blocks"], backbone.depths, strict=True)
-        if not valid or any(kept > depth for kept, depth in depths):
-            raise ValueError("the network is not the one that its tensors belong to")
-        module = RRRNet(backbone, **arguments)
+        _check_arguments(cls, arguments, tensors, len(state["classes_"]), backbone)
+        module = (TailoredNet if cls is NetTailorClassifier else RRRNet)(backbone, **arguments)
+    if complete is not None:
+        tensors = complete(module, tensors)
     check_state(tensors, module.state_dict(), source, network["backbone"])
     module.load_state_dict(tensors)
     module.to(memory_format=torch.channels_last).freeze(state["trainable_"]).eval()
     estimator = cls.__new__(cls)
     estimator.__setstate__({**state, "module_": module})
     return estimator
+
+
+def _check_arguments(cls, arguments, tensors, n_classes, backbone):
+    """Check the numbers of a file's network before anything is built of them."""
+    n_branches, n_outputs = tensors["head.bias"].shape
+    valid = arguments["n_classes"] == n_outputs == n_classes
+    if cls is NetTailorClassifier:  # the network itself looks at its paths
+        valid &= n_branches == 1 and arguments["static"] is True
+    else:
+        valid &= arguments["n_branches"] == n_branches <= MAX_BRANCHES
+        depths = zip(arguments["blocks"], backbone.depths, strict=True)
+        valid &= all(kept <= depth for kept, depth in depths)
+    if not valid:
+        raise ValueError("the network is not the one that its tensors belong to")
 
 
 def _decode(value):
@@ -313,8 +359,8 @@ def export_onnx(estimator, path):
     ...     light.predict_proba(images[64:66]).shape
     (2, 3)
     """
-    _check_estimator(estimator)
-    path = _check_target(path)
+    check_estimator(estimator)
+    path = check_target(path)
     if estimator._image_format.black is not None:
         raise ValueError(
             "The classifier was fitted on rows of numbers, not on images: ONNX export is for "

@@ -21,12 +21,14 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from sklearn_rrr._validation import check_choice
 from sklearn_rrr.backbones import initialise
 from sklearn_rrr.branching import BranchLinear
+from sklearn_rrr.costs import count_parameters
 from sklearn_rrr.exclusion import BLOCK, all_paths, close, expected_complexity
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import ImageNetwork, Normalize
 
 # "One critical detail is the initialization" (section 4.1): the network starts as the pre-trained.
 START = {"block": 2.0, "proxy": -2.0}
+MEASURES = ("macs", "parameters")
 SQUEEZE = 4  # from a bottleneck's width to that of its proxies
 
 
@@ -127,18 +129,18 @@ class TailoredNet(ImageNetwork):
         network.arguments = {**self.arguments, "static": True}
         return network
 
-    def task_keys(self):
-        """Return the keys of the state dict that are not shared with the backbone.
+    def shared_keys(self):
+        """Return the keys of the state dict that come from the backbone as they are.
 
-        Shared are the stem's and the blocks' weights, those of their norms included.
+        The weights of the stem and of the blocks, those of their norms included.
         """
-        shared = {name for name, weight in self.named_parameters() if _is_shared(name)}
-        fixed = {name for name in self.state_dict() if name.startswith("normalize.")}
-        return [key for key in self.state_dict() if key not in shared | fixed]
+        names = [name for name, _ in self.named_parameters()]
+        return [name for name in names if name.startswith("stump.") or ".block." in name]
 
-
-def _is_shared(name):
-    return name.startswith("stump.") or ".block." in name
+    def task_keys(self):
+        """Return the keys of the state dict that belong to the task alone."""
+        others = {"normalize.mean", "normalize.std", *self.shared_keys()}
+        return [key for key in self.state_dict() if key not in others]
 
 
 def _check_paths(paths, blocks):
@@ -213,10 +215,13 @@ class _Node(nn.Module):
             parts = [alpha * self.run(origin, outputs) for alpha, origin in pairs]
         return F.relu_(reduce(add, parts))
 
+    def part(self, origin):
+        return self.block if origin == BLOCK else self.proxies[str(origin)]
+
     def run(self, origin, outputs):
         if origin == BLOCK:
             return run_block(self.block, outputs[self.number - 1])
-        return self.proxies[str(origin)](outputs[origin])
+        return self.part(origin)(outputs[origin])
 
     def keep(self, origins):
         """Drop the paths of other origins, in place."""
@@ -278,8 +283,8 @@ def make_proxy(in_channels, out_channels, stride, block):
 # -------------------------------------------------------------------------- what it is pulled to
 
 
-def path_costs(network, image_size):
-    """Return C of each path of a soft network: multiply-adds over those of all blocks and the stem.
+def path_costs(network, image_size, measure="macs"):
+    """Return C of each path of a soft network, over that of the stem and all blocks together.
 
     Parameters
     ----------
@@ -287,33 +292,42 @@ def path_costs(network, image_size):
         With all its blocks.
     image_size : int
         Height and width in pixels.
+    measure : {"macs", "parameters"}, default="macs"
+        Multiply-adds, as published, or parameters.
 
     Returns
     -------
     costs : dict of path to float
     """
-    network = copy.deepcopy(network).eval()
+    count = count_parameters
+    if measure == "macs":
+        products = _count_products(network, image_size)
+
+        def count(part):
+            return sum(products.get(module, 0) for module in part.modules())
+
+    sizes = {
+        (int(number), origin): count(node.part(origin))
+        for number, node in network.branches.nodes.items()
+        for origin in node.origins
+    }
+    blocks = sum(size for (_, origin), size in sizes.items() if origin == BLOCK)
+    whole = count(network.stump) + blocks
+    return {path: size / whole for path, size in sizes.items()}
+
+
+def _count_products(network, image_size):
+    """Return the multiply-adds of each convolution, {module: number}."""
     images = torch.zeros(1, 3, image_size, image_size, device=network.head.weight.device)
+    copied = copy.deepcopy(network).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(images)
-    counts = counter.get_flop_counts()
-    products = {
-        f"{name}.": sum(counts[f"{type(network).__name__}.{name}"].values())
+        copied(images)
+    counts, root = counter.get_flop_counts(), type(network).__name__
+    return {
+        module: sum(counts[f"{root}.{name}"].values()) // 2
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d)
     }
-
-    def count(path):
-        node, origin = path
-        part = BLOCK if origin == BLOCK else f"proxies.{origin}"
-        return sum_of(f"branches.nodes.{node}.{part}.")
-
-    def sum_of(part):
-        return sum(flops for name, flops in products.items() if name.startswith(part))
-
-    blocks = sum(count(path) for path in network.paths if path[1] == BLOCK)
-    whole = sum_of("stump.") + blocks
-    return {path: count(path) / whole for path in network.paths}
 
 
 class TailoringPenalty:
