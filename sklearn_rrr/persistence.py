@@ -288,6 +288,7 @@ def _check_arguments(cls, arguments, tensors, n_classes, backbone):
     n_branches, n_outputs = tensors["head.bias"].shape
     valid = arguments["n_classes"] == n_outputs == n_classes
     if cls is NetTailorClassifier:  # the network itself looks at its paths
+        valid &= arguments.keys() == {"n_classes", "paths", "static"}
         valid &= n_branches == 1 and arguments["static"] is True
     else:
         valid &= arguments["n_branches"] == n_branches <= MAX_BRANCHES

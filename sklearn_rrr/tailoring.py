@@ -76,7 +76,9 @@ class TailoredNet(ImageNetwork):
         self.backbone_name = backbone.name
         blocks = [block for phase in backbone.phases for block in phase]
         self.n_nodes = len(blocks)
-        paths = _check_paths(all_paths(self.n_nodes, n_skips) if paths is None else paths, blocks)
+        possible = all_paths(self.n_nodes, self.n_nodes)
+        wanted = all_paths(self.n_nodes, n_skips) if paths is None else paths
+        paths = _check_paths(wanted, possible, self.n_nodes)
         self.normalize = Normalize(backbone.mean, backbone.std)
         self.stump = copy.deepcopy(backbone.stem)
         self.branches = _Graph(blocks, backbone.planes[0], paths, static)
@@ -111,7 +113,7 @@ class TailoredNet(ImageNetwork):
     def restrict(self, paths):
         """Return a copy with fewer paths; the attention of those left is normalised anew."""
         network = copy.deepcopy(self)
-        paths = tuple(path for path in self.paths if path in set(paths))
+        paths = _check_paths(paths, self.paths, self.n_nodes)
         for number, node in list(network.branches.nodes.items()):
             kept = [origin for target, origin in paths if target == int(number)]
             if kept:
@@ -143,16 +145,14 @@ class TailoredNet(ImageNetwork):
         return [key for key in self.state_dict() if key not in others]
 
 
-def _check_paths(paths, blocks):
-    """Return the paths as a tuple, once they are known to make a network of these blocks."""
-    possible = all_paths(len(blocks), len(blocks))
+def _check_paths(paths, possible, n_nodes):
+    """Return paths as a tuple in the order of the possible ones, if they make a network."""
     given = tuple((node, origin) for node, origin in paths)
-    # In the order of the nodes, with what comes first in a node first.
     kept = tuple(path for path in possible if path in set(given))
-    if len(kept) != len(given) or not kept or close(kept, len(blocks)) != kept:
+    if len(kept) != len(given) or not kept or close(kept, n_nodes) != kept:
         raise ValueError(
-            f"`paths` must be paths (node, origin) of a network of {len(blocks)} blocks, each one "
-            f"part of a route from node 0 to node {len(blocks)}; got {given!r}."
+            f"`paths` must be paths (node, origin) of a network of {n_nodes} blocks, each one "
+            f"part of a route from node 0 to node {n_nodes}; got {given!r}."
         )
     return kept
 
@@ -300,7 +300,7 @@ def path_costs(network, image_size, measure="macs"):
     costs : dict of path to float
     """
     count = count_parameters
-    if measure == "macs":
+    if check_choice("measure", measure, MEASURES) == "macs":
         products = _count_products(network, image_size)
 
         def count(part):

@@ -138,7 +138,7 @@ class MultiTaskStore:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store = MultiTaskStore(folder).add("digits", clf)
     ...     again = store.load("digits")
-    ...     list(store.sizes())
+    ...     store.sizes().index.tolist()
     ['backbone', 'digits']
     >>> bool((again.predict(X[64:70] / 16) == clf.predict(X[64:70] / 16)).all())
     True

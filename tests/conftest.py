@@ -6,13 +6,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import nn
 from torch.utils.data import Dataset
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr import RRRNetClassifier, register_backbone
-from sklearn_rrr.backbones import Backbone
+from sklearn_rrr.backbones import Backbone, make_backbone
 
 
 @register_backbone("tiny")
@@ -43,6 +45,30 @@ def small():
         return RRRNetClassifier(**settings | parameters)
 
     return make
+
+
+@pytest.fixture
+def weights():
+    """Weights for the backbone "tiny", as if they were trained."""
+    torch.manual_seed(0)
+    return make_backbone("tiny").state_dict()
+
+
+@pytest.fixture
+def shake():
+    """Return a function that gives norms statistics and weights that are not the initial ones."""
+
+    def change(network):
+        numbers = torch.Generator().manual_seed(0)
+        for norm in network.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                for tensor in (norm.running_mean, norm.bias.data):
+                    tensor.copy_(torch.randn(tensor.shape, generator=numbers) / 5)
+                for tensor in (norm.running_var, norm.weight.data):
+                    tensor.copy_(torch.rand(tensor.shape, generator=numbers) + 0.5)
+        return network.eval()
+
+    return change
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,6 @@ TINY = {"backbone": "tiny", "max_epochs": 2, "batch_size": 16, "augmentation": N
 TINY |= {"precision": "fp32", "random_state": 0}
 
 
-@pytest.fixture
-def weights():
-    torch.manual_seed(0)
-    return make_backbone("tiny").state_dict()
-
-
 def changed(clf, weights):
     """Return which of the backbone's tensors differ in a fitted whole network."""
     backbone = make_backbone("tiny")

@@ -21,6 +21,7 @@ from sklearn_rrr import (
     BlockSelector,
     FineTuningClassifier,
     LastLayerClassifier,
+    NetTailorClassifier,
     RRRNetClassifier,
 )
 
@@ -46,6 +47,7 @@ OTHERS = {
     "snapshot": RRRNetClassifier("tiny", **TINY, n_branches=2, ensemble="snapshot"),
     "last layer": LastLayerClassifier("tiny", **TINY),
     "fine-tuning": FineTuningClassifier("tiny", **TINY),
+    "tailor": NetTailorClassifier("tiny", **TINY, n_removed=2, tolerance=1.0),
     "selector": BlockSelector(RRRNetClassifier("tiny", **TINY), max_blocks=5, tol=None),
 }
 

@@ -13,21 +13,9 @@ from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import RRRNet
 
 
-def shake(network):
-    """Give the norms statistics and weights that are not the initial ones."""
-    numbers = torch.Generator().manual_seed(0)
-    for norm in network.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            for tensor in (norm.running_mean, norm.bias.data):
-                tensor.copy_(torch.randn(tensor.shape, generator=numbers) / 5)
-            for tensor in (norm.running_var, norm.weight.data):
-                tensor.copy_(torch.rand(tensor.shape, generator=numbers) + 0.5)
-    return network.eval()
-
-
 @pytest.mark.parametrize("name", list_backbones())
 @pytest.mark.parametrize("form", ["grouped", "looped"])
-def test_folded_network_gives_the_same_logits(name, form):
+def test_folded_network_gives_the_same_logits(shake, name, form):
     network = RRRNet(make_backbone(name), 3, blocks=(1, 1, 1, 1), n_branches=2)
     network = shake(network).set_branch_form(form)
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -19,18 +19,19 @@ PACKAGE = Path(sklearn_rrr.__file__).parent
 # A module imports only from rows above its own.
 ORDER = [
     {"_validation", "_version", "inference", "memory", "products", "uncertainty"},
-    {"augmentation", "backbones", "branching", "costs", "heads", "images", "labels"}
+    {"augmentation", "backbones", "branching", "costs", "exclusion", "heads", "images", "labels"}
     | {"onnx_classifier"}
     | {"synthesis"},
     {"batches", "network", "weights"},
-    {"checkpoints", "devices"},
+    {"checkpoints", "devices", "tailoring"},
     {"training"},
     {"ensembling", "predicting"},
     {"base"},
     {"classifier"},
     {"baselines", "block_search"},
-    {"block_selection"},
+    {"block_selection", "nettailor"},
     {"persistence", "plotting"},
+    {"tasks"},
 ]
 WITHIN_IMAGES = [
     {"brightness", "layout"},
@@ -56,7 +57,9 @@ def test_public_names():
         "FastGeometricEnsemble",
         "FineTuningClassifier",
         "LastLayerClassifier",
+        "MultiTaskStore",
         "NaiveEnsemble",
+        "NetTailorClassifier",
         "OnnxClassifier",
         "RRRNetClassifier",
         "SnapshotEnsemble",
@@ -80,6 +83,9 @@ CHECKS |= {"PR04", "PR06", "PR07", "RT01", "RT03", "EX01"}
 METHODS = ["RRRNetClassifier." + m for m in ("fit", "partial_fit", "predict", "predict_proba")]
 METHODS += ["RRRNetClassifier.predict_branches", "RRRNetClassifier.predict_uncertainty"]
 METHODS += ["BlockSelector." + m for m in ("fit", "predict", "predict_proba", "score")]
+METHODS += ["NetTailorClassifier." + m for m in ("fit", "predict", "predict_proba")]
+METHODS += ["MultiTaskStore." + m for m in ("add", "load", "sizes")]
+METHODS += ["tasks.load_task", "tasks.save_task"]
 METHODS += ["OnnxClassifier." + m for m in ("fit", "predict", "predict_branches", "predict_proba")]
 METHODS += ["OnnxClassifier.predict_uncertainty"]
 DRAWN = ["synthesis.SyntheticImages", "synthesis.find_fonts", "baselines.paper_models"]

@@ -342,6 +342,17 @@ def test_sgd_decays_only_what_it_may(small, digits):
     assert sizes == {0.0: heads, 0.01: clf.n_parameters_ - heads}
 
 
+def test_rates_of_their_own(small, digits):
+    clf = small(max_epochs=1, learning_rate=0.1).fit(*digits)
+    factors = (("head.*", 5.0), ("branches.*", 1.0))
+    settings = replace(
+        clf._settings(120, 0), undecayed=("head.*",), lr_factors=factors, stump_lr_factor=0.5
+    )
+    groups = make_net(clf.module_, settings).optimizer_.param_groups
+    rates = {(group["lr"], group["weight_decay"]) for group in groups}
+    assert rates == {(0.5, 0.0), (0.05, 0.01), (0.1, 0.01)}
+
+
 def test_held_modules_keep_every_bit(small, digits):
     clf = small(max_epochs=1).fit(*digits)
     held = ["stump.0", "stump.1", "branches.0.0.conv2", "branches.0.0.bn2"]
