@@ -194,6 +194,8 @@ class _Node(nn.Module):
         self.number, self.block, self.proxies = number, block, nn.ModuleDict(proxies)
         starts = [START["block" if origin == BLOCK else "proxy"] for origin in self.origins]
         self.logits = nn.Parameter(torch.tensor(starts))
+        self.register_buffer("scale", None)
+        self.shortcut_scale, self.expand = 1.0, None
         if static:
             self.fix()
 
@@ -206,13 +208,15 @@ class _Node(nn.Module):
         return self.logits.softmax(0)
 
     def forward(self, outputs):
-        if self.logits is None:
-            parts = [self.run(origin, outputs) for origin in self.origins]
-            if self.block is not None and self.proxies:
-                parts[0] = parts[0] * self.scale
-        else:
-            pairs = zip(self.attention(), self.origins, strict=True)
-            parts = [alpha * self.run(origin, outputs) for alpha, origin in pairs]
+        parts = [self.run(origin, outputs) for origin in self.origins]
+        if self.logits is not None:
+            pairs = zip(self.attention(), parts, strict=True)
+            parts = [alpha * part for alpha, part in pairs]
+        elif self.scale is not None:
+            parts[0] = parts[0] * self.scale
+        if self.expand is not None:
+            n_blocks = int(self.block is not None)
+            parts[n_blocks:] = [self.expand(torch.cat(parts[n_blocks:], 1))]
         return F.relu_(reduce(add, parts))
 
     def part(self, origin):
@@ -220,7 +224,7 @@ class _Node(nn.Module):
 
     def run(self, origin, outputs):
         if origin == BLOCK:
-            return run_block(self.block, outputs[self.number - 1])
+            return run_block(self.block, outputs[self.number - 1], self.shortcut_scale)
         return self.part(origin)(outputs[origin])
 
     def keep(self, origins):
@@ -240,8 +244,30 @@ class _Node(nn.Module):
             proxy[-1].weight.mul_(alphas[int(origin)])
             proxy[-1].bias.mul_(alphas[int(origin)])
         if self.block is not None and self.proxies:
-            self.register_buffer("scale", alphas[BLOCK].clone())
+            self.scale = alphas[BLOCK].clone()
         self.logits = None
+
+    @torch.no_grad()
+    def merge(self):
+        """Do the same in fewer passes, in place; for a fixed node whose norms are folded."""
+        if self.scale is not None:
+            last = _layers(self.block)[-1][0]
+            shortcut = self.block.downsample
+            for conv in (last,) if shortcut is None else (last, shortcut[0]):
+                conv.weight.mul_(self.scale)
+                conv.bias.mul_(self.scale)
+            self.shortcut_scale = self.scale.item() if shortcut is None else 1.0
+            self.scale = None
+        lasts = [proxy[-2] for proxy in self.proxies.values()]
+        narrow = all(conv.in_channels < conv.out_channels for conv in lasts)
+        if self.logits is None and len(lasts) > 1 and narrow:
+            # The sum of convolutions is one, of all their inputs side by side.
+            self.expand = nn.Conv2d(sum(c.in_channels for c in lasts), lasts[0].out_channels, 1)
+            self.expand.requires_grad_(False).to(lasts[0].weight)
+            self.expand.weight.copy_(torch.cat([conv.weight for conv in lasts], 1))
+            self.expand.bias.copy_(sum(conv.bias for conv in lasts))
+            for origin, proxy in self.proxies.items():
+                self.proxies[origin] = proxy[:-2]
 
 
 def _layers(block):
@@ -250,13 +276,13 @@ def _layers(block):
     return [(getattr(block, f"conv{n}"), getattr(block, f"bn{n}")) for n in numbers]
 
 
-def run_block(block, x):
+def run_block(block, x, shortcut_scale=1.0):
     """Return what torchvision's residual block gives before its last ReLU: G_l."""
     shortcut = x if block.downsample is None else block.downsample(x)
     *first, (conv, norm) = _layers(block)
     for earlier_conv, earlier_norm in first:
         x = block.relu(earlier_norm(earlier_conv(x)))
-    return norm(conv(x)) + shortcut
+    return torch.add(norm(conv(x)), shortcut, alpha=shortcut_scale)
 
 
 def make_proxy(in_channels, out_channels, stride, block):

@@ -101,6 +101,21 @@ def test_static_network_is_the_soft_one_without_the_removed_paths(backbone, shak
     assert not [m for m in fold_norms(static).modules() if isinstance(m, nn.BatchNorm2d)]
 
 
+def test_folding_merges_what_a_node_adds_up(backbone, shake, images):
+    network, kept = example(backbone)
+    static = shake(network).restrict(kept).make_static()
+    folded = fold_norms(static)
+    assert all(node.scale is None for node in folded.branches.nodes.values())
+    assert static.branches.nodes["4"].scale is not None
+    merged = folded.branches.nodes["4"].expand
+    widths = [proxy[-2].in_channels for proxy in static.branches.nodes["4"].proxies.values()]
+    assert merged.in_channels == sum(widths)
+    assert count_parameters(folded) < count_parameters(static)
+    again = fold_norms(folded)
+    with torch.no_grad():
+        assert torch.equal(again(images), folded(images))
+
+
 def test_dead_nodes_are_gone(backbone):
     network = TailoredNet(backbone, 5, n_skips=6)
     last = network.n_nodes
