@@ -258,9 +258,12 @@ class _Node(nn.Module):
                 conv.bias.mul_(self.scale)
             self.shortcut_scale = self.scale.item() if shortcut is None else 1.0
             self.scale = None
+        if self.logits is None and self.expand is None and len(self.proxies) > 1:
+            self._join_proxies()
+
+    def _join_proxies(self):
         lasts = [proxy[-2] for proxy in self.proxies.values()]
-        narrow = all(conv.in_channels < conv.out_channels for conv in lasts)
-        if self.logits is None and len(lasts) > 1 and narrow:
+        if all(conv.in_channels < conv.out_channels for conv in lasts):
             # The sum of convolutions is one, of all their inputs side by side.
             self.expand = nn.Conv2d(sum(c.in_channels for c in lasts), lasts[0].out_channels, 1)
             self.expand.requires_grad_(False).to(lasts[0].weight)
