@@ -113,8 +113,8 @@ def hold_out(labels, fraction, seed):
     n_valid = int(np.ceil(fraction * len(labels)))
     if n_valid >= len(labels):
         raise ValueError(
-            f"`validation_fraction`={fraction:g} leaves none of {len(labels)} images to train on; "
-            "use a smaller one, or None."
+            f"`validation_fraction`={fraction:g} leaves none of {len(labels)} sample(s) to train "
+            "on; use a smaller one, or None."
         )
     counts = np.bincount(labels)
     n_classes = np.count_nonzero(counts)

@@ -180,8 +180,8 @@ def test_complexity_and_teacher_pull(make, digits):
     assert dear.alpha[blocks].sum() < free.alpha[blocks].sum() - 0.5
     with pytest.raises(ValueError, match="`complexity` must be one of 'macs', 'parameters'"):
         make(complexity="seconds").fit(*digits)
-    by_size = make(complexity="parameters").fit(*digits).alphas_.cost
-    assert not np.allclose(by_size, free.cost)
+    by_macs = make(complexity="macs").fit(*digits).alphas_.cost
+    assert not np.allclose(by_macs, free.cost)
 
 
 def test_published_settings():
@@ -267,6 +267,11 @@ def test_other_teachers_are_refused(make, digits, teacher, small):
 def test_wrong_parameters_are_refused_before_anything_is_read(make, parameters, match):
     with pytest.raises(ValueError, match=match):
         make(**parameters).fit("no images", None)
+
+
+def test_one_image_leaves_none_to_choose_by(make, digits):
+    with pytest.raises(ValueError, match="leaves none of 1 sample"):
+        make().fit(digits[0][:1], digits[1][:1])
 
 
 def test_a_failed_fit_leaves_nothing(fitted, digits):
