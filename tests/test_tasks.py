@@ -33,7 +33,7 @@ def test_ten_tasks_share_one_backbone(digits, weights, tmp_path):
     X, y = digits
     store, expected = MultiTaskStore(tmp_path / "store", "tiny", weights), {}
     for seed in range(10):
-        clf = fit((X, (y + seed) % 4 % (seed % 3 + 2)), weights, seed, teacher_weight=0.0)
+        clf = fit((X, (y + seed) % 4 % (seed % 3 + 2)), weights, seed, teacher_weight=0.0, n_skips=1)
         expected[f"task-{seed}"] = clf.predict_proba(X)
         assert store.add(f"task-{seed}", clf) is store
     again = MultiTaskStore(tmp_path / "store", "tiny")  # the folder has the weights
@@ -52,7 +52,7 @@ def test_ten_tasks_share_one_backbone(digits, weights, tmp_path):
         n_task = sum(
             t.numel() for t in load_file(tmp_path / "store" / f"{name}.safetensors").values()
         )
-        assert n_task < 0.35 * n_whole
+        assert n_task < 0.25 * n_whole
 
 
 def test_the_delta_is_what_is_not_shared(fitted, weights, tmp_path):
