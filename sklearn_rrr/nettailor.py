@@ -86,7 +86,8 @@ class NetTailorClassifier(BaseImageClassifier):
         is swept in increasing order. "auto": about every eighth part of the blocks more.
     tolerance : float, default=0.005
         The leanest student whose accuracy on the images held out is at most this much below the
-        teacher's is taken; a sweep ends at the second in a row that is not.
+        teacher's is taken; a sweep ends at the second in a row that is not. If none is, the best
+        is taken, with a warning. A single `n_removed` leaves no choice.
     max_epochs : int or "auto", default="auto"
         Epochs of the teacher and of the student, each.
     retrain_epochs : int or "auto", default="auto"
@@ -420,7 +421,7 @@ class NetTailorClassifier(BaseImageClassifier):
         (within, *_), student, self._net, index = best
         self.results_ = pd.DataFrame(rows)
         self.results_["kept"] = self.results_.index == index
-        if not within:
+        if not within and not isinstance(self.n_removed, Integral):
             warnings.warn(
                 f"No student is within `tolerance`={self.tolerance:g} of the teacher's "
                 f"{self.teacher_score_:.4g} on the images held out; the best, at "

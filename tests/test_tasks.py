@@ -33,7 +33,9 @@ def test_ten_tasks_share_one_backbone(digits, weights, tmp_path):
     X, y = digits
     store, expected = MultiTaskStore(tmp_path / "store", "tiny", weights), {}
     for seed in range(10):
-        clf = fit((X, (y + seed) % 4 % (seed % 3 + 2)), weights, seed, teacher_weight=0.0, n_skips=1)
+        clf = fit(
+            (X, (y + seed) % 4 % (seed % 3 + 2)), weights, seed, teacher_weight=0.0, n_skips=1
+        )
         expected[f"task-{seed}"] = clf.predict_proba(X)
         assert store.add(f"task-{seed}", clf) is store
     again = MultiTaskStore(tmp_path / "store", "tiny")  # the folder has the weights
