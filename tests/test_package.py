@@ -22,9 +22,9 @@ ORDER = [
     {"augmentation", "backbones", "branching", "costs", "heads", "images", "labels"}
     | {"onnx_classifier"}
     | {"synthesis"},
-    {"batches", "network", "weights"},
-    {"checkpoints", "devices"},
-    {"training"},
+    {"batches", "factors", "network", "weights"},
+    {"checkpoints", "devices", "surgery"},
+    {"meta", "training"},
     {"ensembling", "predicting"},
     {"base"},
     {"classifier"},
