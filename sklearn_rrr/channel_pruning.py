@@ -29,7 +29,7 @@ class ChannelPruner(BasePruner):
         for each, as the functions of ``sklearn_rrr.importance`` do.
     streams : bool, default=True
         Whether channels of the residual streams are removed, too; else only inside the blocks.
-    target, measure, max_drop, n_steps, epochs_per_step : optional
+    target, measure, max_drop, n_steps, prune_every : optional
         How far, and how fast.
     scoring, validation_fraction, then, random_state, verbose : optional
         How it is scored, what follows, and how it runs.
@@ -73,7 +73,7 @@ class ChannelPruner(BasePruner):
         measure="parameters",
         max_drop=None,
         n_steps=5,
-        epochs_per_step=None,
+        prune_every=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -86,7 +86,7 @@ class ChannelPruner(BasePruner):
             measure=measure,
             max_drop=max_drop,
             n_steps=n_steps,
-            epochs_per_step=epochs_per_step,
+            prune_every=prune_every,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,
@@ -108,7 +108,8 @@ class ChannelPruner(BasePruner):
 
     def _without(self, network, units):
         network = copy.deepcopy(network)
-        remove_units(network, units)
+        for group, kept in group_units(units):
+            keep_channels(network, group, kept)
         return network
 
 
@@ -138,12 +139,12 @@ def rank_units(groups, scores):
     return [(group, unit) for _, group, unit in sorted(units, key=itemgetter(0))]
 
 
-def remove_units(network, units):
-    """Take units of :func:`rank_units` out of a network, in place."""
+def group_units(units):
+    """Yield each group of which units are to go, and the positions of the channels that stay."""
     gone = {}
     for group, channels in units:
         gone.setdefault(group.name, (group, []))[1].append(channels)
     for group, channels in gone.values():
         kept = torch.ones(group.size, dtype=torch.bool)
         kept[torch.cat(channels)] = False
-        keep_channels(network, group, kept.nonzero()[:, 0])
+        yield group, kept.nonzero()[:, 0]

@@ -66,8 +66,8 @@ class ConvPair(nn.Module):
         """Return the one convolution that computes the same."""
         basis, mix = self.basis.weight, self.mix.weight
         g, r = self.groups, self.rank // self.groups
-        left = mix.view(g, -1, r).double()
-        right = basis.view(g, r, -1).double()
+        left = mix.reshape(g, -1, r).double()
+        right = basis.reshape(g, r, -1).double()
         weight = (left @ right).to(basis.dtype).view(-1, *basis.shape[1:])
         return with_weight(self.basis, weight, self.mix.bias)
 
@@ -92,7 +92,7 @@ class ScaledPair(ConvPair):
         """Split a convolution by its singular value decomposition, exactly at s = 1."""
         weight, g = conv.weight, conv.groups
         left, sigma, right = torch.linalg.svd(
-            weight.view(g, weight.shape[0] // g, -1).double(), full_matrices=False
+            weight.reshape(g, weight.shape[0] // g, -1).double(), full_matrices=False
         )  # (g, c_out, r), (g, r), (g, r, k²·c_in)
         basis = with_weight(conv, right.flatten(0, 1).view(-1, *weight.shape[1:]).to(weight.dtype))
         mix = left.flatten(0, 1)[:, :, None, None].to(weight.dtype)
@@ -103,13 +103,20 @@ class ScaledPair(ConvPair):
     def forward(self, x):
         return self.mix(self.basis(x) * (self.sigma * self.scale)[:, None, None])
 
-    @torch.no_grad()
+    def merge(self):
+        """Return the one convolution that computes the same."""
+        return self._plain().merge()
+
     def fold(self):
         """Return the pair with σ·s in its second convolution, or one convolution if smaller."""
+        return self._plain().smallest()
+
+    @torch.no_grad()
+    def _plain(self):
         factors = (self.sigma * self.scale).view(self.groups, 1, -1, 1, 1)
-        mix = self.mix.weight.view(self.groups, -1, *self.mix.weight.shape[1:]) * factors
+        mix = self.mix.weight.reshape(self.groups, -1, *self.mix.weight.shape[1:]) * factors
         mix = with_weight(self.mix, mix.flatten(0, 1), self.mix.bias)
-        return ConvPair(self.basis, mix).smallest()
+        return ConvPair(self.basis, mix)
 
     @torch.no_grad()
     def keep(self, index):
@@ -120,7 +127,7 @@ class ScaledPair(ConvPair):
         local = index.view(self.groups, -1) - self.rank // self.groups * torch.arange(
             self.groups, device=index.device
         ).unsqueeze(1)
-        mix = self.mix.weight.view(self.groups, -1, *self.mix.weight.shape[1:])
+        mix = self.mix.weight.reshape(self.groups, -1, *self.mix.weight.shape[1:])
         mix = torch.stack([part[:, kept] for part, kept in zip(mix, local, strict=True)])
         pair = ScaledPair(
             with_weight(self.basis, self.basis.weight[index]),

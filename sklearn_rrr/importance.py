@@ -3,10 +3,10 @@
 B is the batch, C the number of channels of a group.
 """
 
+from contextlib import contextmanager
+
 import torch
 from torch import nn
-
-from sklearn_rrr.training import BranchLoss
 
 
 def score_norms(run, groups):
@@ -37,29 +37,30 @@ def score_taylor(run, groups):
 
     What a channel tied to others adds to the loss is the sum over its norms.
     """
-    loss_of, n_batches = BranchLoss(), 0
-    totals = [torch.zeros(g.size) for g in groups]
-    net = run.classifier.net_
-    for images, labels, weights in run.batches():
-        network = net.module_
-        norms = [[network.get_submodule(n) for n in g.norms] for g in groups]
-        leaves = [p for group in norms for norm in group for p in (norm.weight, norm.bias)]
-        learning = [p.requires_grad for p in leaves]
-        for p in leaves:
-            p.requires_grad_(True)
-        with net.autocast():
-            logits = network(images).float()
-        loss = loss_of(logits, labels.to(logits.device), weights.to(logits.device))
-        products = iter(
-            (p * slope).detach().cpu()
-            for p, slope in zip(leaves, torch.autograd.grad(loss, leaves), strict=True)
-        )
-        for p, before in zip(leaves, learning, strict=True):
-            p.requires_grad_(before)
-        for total, group in zip(totals, norms, strict=True):
-            total += sum(next(products) + next(products) for _ in group) ** 2
-        n_batches += 1
+    network, totals, n_batches = run.network, [torch.zeros(g.size) for g in groups], 0
+    norms = [[network.get_submodule(n) for n in g.norms] for g in groups]
+    leaves = [p for group in norms for norm in group for p in (norm.weight, norm.bias)]
+    with learning(leaves):
+        for loss, _ in run.losses():
+            slopes = torch.autograd.grad(loss, leaves)
+            products = iter([(p * s).detach().cpu() for p, s in zip(leaves, slopes, strict=True)])
+            for total, group in zip(totals, norms, strict=True):
+                total += sum(next(products) + next(products) for _ in group) ** 2
+            n_batches += 1
     return [total / n_batches for total in totals]
+
+
+@contextmanager
+def learning(parameters):
+    """Let parameters have slopes inside the block."""
+    before = [p.requires_grad for p in parameters]
+    for p in parameters:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p, value in zip(parameters, before, strict=True):
+            p.requires_grad_(value)
 
 
 def score_fisher(run, groups):
@@ -71,25 +72,22 @@ def score_fisher(run, groups):
     sums = dict.fromkeys(names, 0.0)  # Σ w x per class, (K, C)
     squares = dict(sums)  # Σ w x², (C,)
     counts, pooled = 0.0, {}
-    net = run.classifier.net_
     hooks = [
-        net.module_.get_submodule(name).register_forward_hook(
+        run.network.get_submodule(name).register_forward_hook(
             lambda _, __, output, name=name: pooled.update({name: output.float().mean((2, 3))})
         )
         for name in names
     ]
     try:
-        for images, labels, weights in run.batches():
-            with torch.no_grad(), net.autocast():
-                net.module_(images)
+        for _, (_, labels, weights) in run.losses():
+            labels, weights = labels.cpu(), weights.cpu().double()
             share = weights if weights.ndim == 1 else weights.mean(1)  # over branches
-            one_hot = nn.functional.one_hot(labels, net.module_.n_classes).double().T
-            one_hot = one_hot * share.double()
+            one_hot = nn.functional.one_hot(labels, run.network.n_classes).double().T * share
             counts = counts + one_hot.sum(1)
             for name in names:
-                x = pooled[name].double().cpu()
+                x = pooled[name].detach().double().cpu()
                 sums[name] = sums[name] + one_hot @ x
-                squares[name] = squares[name] + share.double() @ x.square()
+                squares[name] = squares[name] + share @ x.square()
     finally:
         for hook in hooks:
             hook.remove()

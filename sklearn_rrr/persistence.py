@@ -28,6 +28,7 @@ from sklearn_rrr.images.sources import ImageFormat
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import MAX_BRANCHES, RRRNet, average_probabilities
 from sklearn_rrr.onnx_classifier import decode_array
+from sklearn_rrr.surgery import reshape_like
 from sklearn_rrr.training import Settings
 from sklearn_rrr.weights import check_state, write_atomically
 
@@ -108,6 +109,7 @@ def save(estimator, path):
         "network": {
             "backbone": module.backbone_name,
             "arguments": _encode(module.arguments, "arguments"),
+            "is_reduced": module.is_reduced,
         },
     }
     tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
@@ -243,8 +245,13 @@ def _restore(content, tensors, source):
         if not valid or any(kept > depth for kept, depth in depths):
             raise ValueError("the network is not the one that its tensors belong to")
         module = RRRNet(backbone, **arguments)
+        if network["is_reduced"]:
+            reshape_like(module, tensors)
     check_state(tensors, module.state_dict(), source, network["backbone"])
     module.load_state_dict(tensors)
+    if module.is_reduced:  # layers might have shapes that do not follow each other
+        with torch.no_grad():
+            module.eval()(torch.zeros(2, 3, 32, 32))
     module.to(memory_format=torch.channels_last).freeze(state["trainable_"]).eval()
     estimator = cls.__new__(cls)
     estimator.__setstate__({**state, "module_": module})

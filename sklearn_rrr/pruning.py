@@ -14,6 +14,7 @@ from numbers import Integral
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import check_scoring
@@ -25,11 +26,18 @@ from sklearn_rrr.classifier import BranchClassifier, RRRNetClassifier
 from sklearn_rrr.costs import count_macs, count_parameters
 from sklearn_rrr.labels import hold_out
 from sklearn_rrr.meta import ImageData, ImageMetaClassifier, check_scoring_parameter
+from sklearn_rrr.training import BranchLoss
 
 MEASURES = {
     "parameters": lambda network, image_size: count_parameters(network),
     "macs": count_macs,
+    "nonzero": lambda network, image_size: count_nonzero(network.parameters()),
 }
+
+
+def count_nonzero(tensors):
+    """Count the numbers in tensors that are not zero."""
+    return sum(int(tensor.count_nonzero()) for tensor in tensors)
 
 
 class PruningRun:
@@ -48,16 +56,19 @@ class PruningRun:
 
     Attributes
     ----------
-    images : LabelledImages
-        Those to learn from.
+    images, watched : LabelledImages
+        Those to learn from, and those held out; where there are none, the same.
     rows : list of dict
         Of ``results_``.
     """
 
     def __init__(self, pruner, classifier, data, training, validation, seed):
         self.pruner, self.classifier, self.seed = pruner, classifier, seed
-        self.images = classifier._read_training_data(*data.part(training), classifier.classes_)
         self.held_out = data.part(validation)[:2] if len(validation) else None
+        self.images, self.watched = (
+            classifier._read_training_data(*data.part(part), classifier.classes_)
+            for part in (training, validation if len(validation) else training)
+        )
         self.scorer = check_scoring(classifier, pruner.scoring)
         self.rows, self._epochs, self._start = [], 0, time.perf_counter()
 
@@ -73,8 +84,7 @@ class PruningRun:
         self.classifier._folded = {}
         self.classifier.__dict__.pop("_net", None)  # which is of the network before
 
-    def settings(self, epochs):
-        """Return the settings of a training that goes on for so many epochs."""
+    def _settings(self, epochs, changes):
         self._epochs += epochs
         clf = self.classifier
         averaged = clf.ema_epochs
@@ -87,18 +97,42 @@ class PruningRun:
             head_init="random",  # as it is
             norm_warmup_epochs=0,
             patience=None,
+            **changes,
         )
 
-    def train(self, epochs, **hooks):
-        """Train on; hooks are arguments of ``training.train``."""
+    def train(self, epochs, after_step=None, **changes):
+        """Train on; `after_step` as in ``training.train``, and changes of its Settings."""
         if epochs:
-            self.classifier._train_on(self.images, self.settings(epochs), **hooks)
+            settings = self._settings(epochs, changes)
+            self.classifier._train_on(self.images, settings, after_step=after_step)
 
-    def batches(self):
-        """Yield the images to learn from, with labels and weights, as the network takes them."""
-        net = self.classifier.net_
-        for images, targets in net.get_iterator(self.images):
-            yield net.prepare(images, training=False), *targets
+    def losses(self, images=None):
+        """Yield the loss of each batch, with its slopes, without changing norms or images.
+
+        Parameters
+        ----------
+        images : LabelledImages or None, default=None
+            None takes those to learn from.
+
+        Yields
+        ------
+        loss, batch : Tensor, tuple
+            The batch is of images, labels and weights, on the network's device.
+        """
+        net, loss_of = self.classifier.net_, BranchLoss()
+        for batch, targets in net.get_iterator(self.images if images is None else images):
+            labels, weights = (t.to(net.device) for t in targets)
+            batch = net.prepare(batch, training=False)
+            with net.autocast():
+                logits = net.module_(batch).float()
+            yield loss_of(logits, labels, weights), (batch, labels, weights)
+
+    def loss(self):
+        """Return the mean loss on the images held out, or on those to learn from."""
+        with torch.no_grad():
+            parts = [(loss.item(), len(batch[0])) for loss, batch in self.losses(self.watched)]
+        values, sizes = zip(*parts, strict=True)
+        return float(np.average(values, weights=sizes))
 
     def cost(self):
         """Return what the pruner counts of the network as it is."""
@@ -118,6 +152,7 @@ class PruningRun:
                 "pruner": type(self.pruner).__name__,
                 "parameters": count_parameters(network),
                 "macs": count_macs(network, self.classifier.image_size_),
+                "nonzero": count_nonzero(network.parameters()),
                 "score": self.score(),
                 "epochs": self._epochs,
                 "seconds": time.perf_counter() - self._start,
@@ -137,6 +172,8 @@ class BasePruner(ImageMetaClassifier):
     which returns the network as it is left, and ``_cost(network, image_size)``.
     """
 
+    _measures = ("parameters", "macs")
+
     def __init__(
         self,
         estimator=None,
@@ -145,7 +182,7 @@ class BasePruner(ImageMetaClassifier):
         measure="parameters",
         max_drop=None,
         n_steps=5,
-        epochs_per_step=None,
+        prune_every=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -157,7 +194,7 @@ class BasePruner(ImageMetaClassifier):
         self.measure = measure
         self.max_drop = max_drop
         self.n_steps = n_steps
-        self.epochs_per_step = epochs_per_step
+        self.prune_every = prune_every
         self.scoring = scoring
         self.validation_fraction = validation_fraction
         self.then = then
@@ -166,10 +203,10 @@ class BasePruner(ImageMetaClassifier):
 
     def _check_parameters(self):
         check_real("target", self.target, 0, 0.999, "A share of what is there, to be removed.")
-        check_choice("measure", self.measure, tuple(MEASURES))
+        check_choice("measure", self.measure, self._measures)
         check_int("n_steps", self.n_steps, 1)
-        if self.epochs_per_step is not None:
-            check_int("epochs_per_step", self.epochs_per_step, 0)
+        if self.prune_every is not None:
+            check_int("prune_every", self.prune_every, 0)
         check_scoring_parameter(self.scoring)
         if self.validation_fraction is not None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
@@ -290,9 +327,8 @@ class BasePruner(ImageMetaClassifier):
     def _prune(self, run):
         """Lower the cost step by step, with a training after each."""
         epochs = self._epochs(run)
-        start_cost = run.cost()
+        start, start_cost = run.record(), run.cost()
         self._begin(run, epochs)
-        start, last = run.record(), run.network
         shares = np.linspace(0, self.target, self.n_steps + 1)[1:]
         for share in tqdm(shares, desc=type(self).__name__, unit="step", disable=not self.verbose):
             last = copy.deepcopy(run.network)
@@ -315,8 +351,8 @@ class BasePruner(ImageMetaClassifier):
 
     def _epochs(self, run):
         """Return the epochs of a step: all steps together take as many as the first fit."""
-        if self.epochs_per_step is not None:
-            return self.epochs_per_step
+        if self.prune_every is not None:
+            return self.prune_every
         return max(1, run.classifier._resolve_epochs(len(run.images)) // self.n_steps)
 
     def _cut(self, run, limit):

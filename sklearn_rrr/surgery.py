@@ -188,6 +188,22 @@ def _head_like(head, shape):
     return BranchLinear(n_branches, n_features, n_classes).to(head.weight.device)
 
 
+def removable_blocks(network):
+    """Return the names of the blocks that can be left out: all but the first of each phase."""
+    return [name for name, _ in list_blocks(network) if not name.endswith(".0")]
+
+
+def drop_blocks(network, names):
+    """Leave blocks out of an RRRNet, in place."""
+    for phase in {name.rpartition(".")[0] for name, _ in list_blocks(network)}:
+        blocks = network.get_submodule(phase).named_children()
+        kept = [block for i, block in blocks if f"{phase}.{i}" not in names]
+        network.set_submodule(phase, nn.Sequential(*kept))
+    phases = [name.rpartition(".")[0] for name, _ in list_blocks(network)]
+    network.blocks = tuple(len(list(phase)) for _, phase in itertools.groupby(phases))
+    network.arguments = {**network.arguments, "blocks": network.blocks}
+
+
 # ---------------------------------------------------------------------------- rebuilding
 
 

@@ -24,12 +24,13 @@ ORDER = [
     | {"synthesis"},
     {"batches", "factors", "network", "weights"},
     {"checkpoints", "devices", "surgery"},
-    {"meta", "training"},
+    {"meta", "importance", "training"},
     {"ensembling", "predicting"},
     {"base"},
     {"classifier"},
-    {"baselines", "block_search"},
-    {"block_selection"},
+    {"baselines", "block_search", "pruning"},
+    {"block_selection", "block_pruning", "channel_pruning", "element_pruning"},
+    {"basis_scaling"},
     {"persistence", "plotting"},
 ]
 WITHIN_IMAGES = [
@@ -51,7 +52,11 @@ WITHIN_PLOTTING = [{"display"}, {"agreement", "blocks", "costs", "reliability", 
 def test_public_names():
     assert sklearn_rrr.__all__ == [
         "BaggingEnsemble",
+        "BasisScalingPruner",
+        "BlockPruner",
         "BlockSelector",
+        "ChannelPruner",
+        "ElementPruner",
         "EnsembleStrategy",
         "FastGeometricEnsemble",
         "FineTuningClassifier",
