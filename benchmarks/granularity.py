@@ -32,6 +32,17 @@ RESULTS = Path(__file__).parent / "results"
 SHARES = np.arange(0, 0.91, 0.1)
 
 
+class Untrained:
+    """As much of a PruningRun as a pruner needs that looks at weights only."""
+
+    def __init__(self, network):
+        self.network = network
+        self.classifier = SimpleNamespace(image_size_=network.image_size)
+
+    def put(self, network):
+        self.network = network
+
+
 def prune_elements(network, share):
     network = copy.deepcopy(network)
     weights = [(m, "weight") for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
@@ -43,21 +54,19 @@ def prune_elements(network, share):
 
 def prune_channels(network, share):
     """Remove the channels of least L1 norm, all over the network."""
-    pruner = ChannelPruner(criterion="l1")
-    clf = SimpleNamespace(image_size_=network.image_size)
-    run = SimpleNamespace(
-        network=network, classifier=clf, put=lambda made: setattr(run, "network", made)
-    )
-    pruner._cut(run, (1 - share) * count_parameters(network))
+    run = Untrained(network)
+    ChannelPruner(criterion="l1")._cut(run, (1 - share) * count_parameters(network))
     return run.network
 
 
 def prune_blocks(network, share):
     """Remove blocks from the last of conv4_x on, as long as there are more than one a phase."""
-    names = removable_blocks(network)
-    names.sort(
-        key=lambda name: (name.split(".")[:2] != ["branches", "0"], -int(name.split(".")[2]))
-    )
+
+    def order(name):
+        phase, _, number = name.rpartition(".")
+        return phase != "branches.0", -int(number)
+
+    names = sorted(removable_blocks(network), key=order)
     limit = (1 - share) * count_parameters(network)
     for number in range(len(names) + 1):
         made = copy.deepcopy(network)
@@ -74,7 +83,7 @@ def make_networks(backbone, shares):
     """Return a row for each kind and share: the network as it predicts, and its real sparsity."""
     loaded, _ = load_backbone(backbone, weights=None)
     network = RRRNet(loaded, n_classes=20).eval()
-    total, rows = count_parameters(network), []
+    total, rows = count_nonzero(network.parameters()), []
     for kind, function in KINDS.items():
         for share in shares:
             made = function(network, share)
@@ -113,9 +122,8 @@ def draw(table, path, title):
     for ax, device in zip(axes[0], devices, strict=True):
         for kind, part in table[table.device == device].groupby("pruned", sort=False):
             spread = [part.latency_ms - part.low, part.high - part.latency_ms]
-            ax.errorbar(
-                100 * part.sparsity, part.latency_ms, spread, fmt="o-", capsize=2, label=kind
-            )
+            gone = 100 * part.sparsity
+            ax.errorbar(gone, part.latency_ms, spread, fmt="o-", capsize=2, label=kind)
         ax.set(xlabel="parameters gone or zero, %", ylabel="latency of one image, ms")
         ax.set(title=f"{title}, {device}", ylim=(0, None))
         ax.grid(alpha=0.3)
