@@ -7,6 +7,7 @@ import sys
 import joblib
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.base import clone
@@ -31,7 +32,9 @@ from sklearn_rrr import (
     load,
     save,
 )
-from sklearn_rrr.pruning import PruningRun
+from sklearn_rrr.channel_pruning import group_units, rank_units
+from sklearn_rrr.pruning import BasePruner, PruningRun
+from sklearn_rrr.surgery import find_groups, keep_channels
 
 QUICK = {"n_steps": 2, "prune_every": 1}
 PRUNERS = {
@@ -260,6 +263,31 @@ def test_loss_is_that_of_the_images_held_out(fitted, digits):
 
     Spy(fitted).fit(*digits)
     assert seen[0][0] == pytest.approx(seen[0][1], rel=1e-4)
+
+
+# docs: new pruner
+class RandomChannelPruner(BasePruner):
+    """Remove channels by lot: what other criteria should beat."""
+
+    def _rank(self, run):
+        groups = find_groups(run.network)
+        lots = torch.Generator().manual_seed(run.seed)
+        return rank_units(groups, [torch.rand(g.size, generator=lots) for g in groups])
+
+    def _without(self, network, units):
+        network = copy.deepcopy(network)
+        for group, kept in group_units(units):
+            keep_channels(network, group, kept)
+        return network
+
+
+# docs: end
+
+
+def test_a_pruner_of_your_own(fitted, digits):
+    pruner = RandomChannelPruner(fitted, target=0.3, **QUICK).fit(*digits)
+    assert pruner.estimator_.n_parameters_ <= 0.7 * fitted.n_parameters_
+    assert clone(pruner).get_params()["target"] == 0.3
 
 
 # --------------------------------------------------------------------------------- wrong
