@@ -9,7 +9,11 @@ from sklearn_rrr._version import __version__ as __version__
 
 _HOMES = {
     "BaggingEnsemble": "ensembling",
+    "BasisScalingPruner": "basis_scaling",
+    "BlockPruner": "block_pruning",
     "BlockSelector": "block_selection",
+    "ChannelPruner": "channel_pruning",
+    "ElementPruner": "element_pruning",
     "EnsembleStrategy": "ensembling",
     "FastGeometricEnsemble": "ensembling",
     "FineTuningClassifier": "baselines",

@@ -4,7 +4,6 @@ RRR-Net (arXiv:2310.01157), appendix A. A network that a search still needs lies
 that it is not held in memory, and that a search which was killed goes on.
 """
 
-import hashlib
 import math
 import time
 from dataclasses import replace
@@ -14,17 +13,14 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
-from sklearn.utils import check_consistent_length, column_or_1d
 from tqdm.auto import tqdm
 
 from sklearn_rrr._validation import resolve_device
-from sklearn_rrr.backbones import PHASES, make_backbone
-from sklearn_rrr.checkpoints import fingerprint
+from sklearn_rrr.backbones import PHASES
 from sklearn_rrr.costs import count_macs, count_parameters, measure_latency
 from sklearn_rrr.devices import seeded
-from sklearn_rrr.images import inspect_images, take_images
 from sklearn_rrr.inference import fold_norms
-from sklearn_rrr.labels import encode_labels, hold_out, weigh_images
+from sklearn_rrr.labels import hold_out
 from sklearn_rrr.network import RRRNet, fit_widths
 
 START = (1, 1, 1, 1)
@@ -112,49 +108,6 @@ def find_knee(costs, scores):
     return int(front[height.argmax()])
 
 
-class SearchData:
-    """Images, labels and weights, and parts of them.
-
-    Parameters
-    ----------
-    reader : RRRNetClassifier
-        Reads the images, as it will when it is fitted; it is used for nothing else.
-    X : images
-    y : array-like of shape (n,)
-    sample_weight : array-like of shape (n,) or None
-    """
-
-    def __init__(self, reader, X, y, sample_weight):
-        self.y = column_or_1d(y, warn=True)
-        self.classes, labels = encode_labels(self.y)
-        source = reader._read(X, reset=True)
-        check_consistent_length(source, labels)
-        if len(source) < 2:
-            raise ValueError("Images to train on and others to score on are needed; got 1 sample.")
-        weights = None
-        if sample_weight is not None:
-            weights = weigh_images(self.classes, labels, sample_weight)
-        with seeded(0, resolve_device(reader.device)):  # weights are drawn, and are of no use
-            self.backbone = make_backbone(reader.backbone)
-        size = reader.image_size or self.backbone.image_size
-        inspection = inspect_images(source, labels, size, reader.on_bad_file)
-        kept, self.skipped = inspection.kept, inspection.skipped
-        self.X, self.y, self.labels = take_images(X, kept), self.y[kept], labels[kept]
-        self.weights = None if weights is None else weights[kept]
-        self.pixels, self.size = inspection.source, size
-
-    def part(self, indices):
-        weights = None if self.weights is None else self.weights[indices]
-        return take_images(self.X, indices), self.y[indices], weights
-
-    def fingerprint(self):
-        """Return a digest of pixels, labels and weights, whatever form the images have."""
-        digest = hashlib.blake2b(digest_size=16)
-        for index in np.array_split(np.arange(len(self.y)), math.ceil(len(self.y) / 256)):
-            digest.update(self.pixels.load(index, self.size).contiguous().numpy().tobytes())
-        return fingerprint([digest.hexdigest(), self.y, self.weights])
-
-
 class BlockSearch:
     """One run of the algorithm: its networks, one a fold, step by step.
 
@@ -164,7 +117,7 @@ class BlockSearch:
         Whose parameters it follows.
     estimator : RRRNetClassifier
         Unfitted; changed.
-    data : SearchData
+    data : ImageData
     folder : CheckpointFolder
         Its record holds the seeds, the splits, the costs of networks and the rows of steps.
     """

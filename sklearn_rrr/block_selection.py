@@ -11,26 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.metrics import check_scoring
-from sklearn.utils import check_random_state, get_tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.base import clone
+from sklearn.utils import check_random_state
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
-from sklearn_rrr.block_search import BlockSearch, SearchData
+from sklearn_rrr.block_search import BlockSearch
 from sklearn_rrr.checkpoints import CheckpointFolder, fingerprint, locked
 from sklearn_rrr.classifier import RRRNetClassifier
-from sklearn_rrr.images import DatasetImages, sort_input
-from sklearn_rrr.uncertainty import UncertaintyMixin
+from sklearn_rrr.meta import ImageData, ImageMetaClassifier, check_scoring_parameter
 
 ORDERS = ("sequential", "cyclic")
 CRITERIA = ("score", "pareto")
-FITTED = ("estimator_", "blocks_", "results_", "classes_", "skipped_")
-FITTED += ("n_features_in_", "feature_names_in_")
 
 
-class BlockSelector(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class BlockSelector(ImageMetaClassifier):
     """Choose the number of blocks of each phase by forward selection.
 
     Parameters
@@ -114,6 +108,8 @@ class BlockSelector(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseE
     [(1, 1, 1, 1), (2, 1, 1, 1)]
     """
 
+    _fitted = (*ImageMetaClassifier._fitted, "blocks_")
+
     def __init__(
         self,
         estimator=None,
@@ -151,12 +147,6 @@ class BlockSelector(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseE
         self.random_state = random_state
         self.verbose = verbose
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        inner = get_tags(self._make_estimator())
-        tags.input_tags, tags.classifier_tags = inner.input_tags, inner.classifier_tags
-        return tags
-
     def _make_estimator(self):
         """Return an unfitted copy of the estimator, or the paper's."""
         if self.estimator is None:
@@ -187,10 +177,7 @@ class BlockSelector(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseE
                 raise ValueError(
                     f"`checkpoint_dir`={self.checkpoint_dir!r} is a file; name a folder."
                 )
-        if not (self.scoring is None or isinstance(self.scoring, str) or callable(self.scoring)):
-            raise TypeError(
-                f"`scoring` must be one scorer, its name or None; got {self.scoring!r}."
-            )
+        check_scoring_parameter(self.scoring)
         if not isinstance(self.verbose, bool):
             check_int("verbose", self.verbose, 0)
         if self.cv is None:
@@ -224,14 +211,8 @@ class BlockSelector(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseE
         estimator = self._make_estimator()
         self._check_parameters()
         estimator._check_parameters()
-        for name in FITTED:
-            self.__dict__.pop(name, None)
-        if y is None and isinstance(X, torch.utils.data.Dataset):
-            y = DatasetImages(X).labels()
-        if y is None:
-            raise ValueError("BlockSelector requires y to be passed, but the target y is None.")
-        X = self._check_images(X)
-        data = SearchData(clone(estimator), X, y, sample_weight)
+        X, y = self._check_input(X, y)
+        data = ImageData(clone(estimator), X, y, sample_weight)
         with self._open_folder(estimator, data) as folder:
             search = BlockSearch(self, estimator, data, folder)
             search.run()
@@ -240,14 +221,6 @@ class BlockSelector(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseE
         self.blocks_, self.classes_ = fitted.blocks_, fitted.classes_
         self.estimator_ = fitted
         return self
-
-    def _check_images(self, X):
-        """Return X in a form that can be taken apart; of rows, their length is kept."""
-        kind, form = sort_input(X)
-        if kind == "rows":
-            form = validate_data(self, X)
-        whole = hasattr(X, "iloc") or isinstance(X, torch.utils.data.Dataset)
-        return X if whole else form
 
     @contextmanager
     def _open_folder(self, estimator, data):
@@ -276,71 +249,3 @@ class BlockSelector(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseE
         if isinstance(weights, (str, Path)) and Path(weights).is_file():
             inner["weights"] = np.fromfile(weights, dtype=np.uint8)
         return own, inner, copy.deepcopy(random_state)
-
-    # ----------------------------------------------------------------------- predicting
-
-    def predict(self, X):
-        """Predict the label of each image with the network chosen.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        y : ndarray of shape (n,)
-            Labels.
-        """
-        check_is_fitted(self)
-        return self.estimator_.predict(X)
-
-    def predict_proba(self, X):
-        """Predict the probability of each class with the network chosen.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n, n_classes)
-            Columns in the order of `classes_`.
-        """
-        check_is_fitted(self)
-        return self.estimator_.predict_proba(X)
-
-    def predict_branches(self, X):
-        """Predict the probabilities of each branch of the network chosen.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n, n_branches, n_classes)
-            Their mean over branches is :meth:`predict_proba`.
-        """
-        check_is_fitted(self)
-        return self.estimator_.predict_branches(X)
-
-    def score(self, X, y):
-        """Return the score of the network chosen, by `scoring`.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`.
-        y : array-like of shape (n,)
-            Labels.
-
-        Returns
-        -------
-        score : float
-            Larger is better.
-        """
-        check_is_fitted(self)
-        return check_scoring(self.estimator_, self.scoring)(self.estimator_, X, y)

@@ -63,6 +63,9 @@ class BranchConv2d(nn.Conv2d):
         if self.form == "matrix":
             return PRODUCTS
         kernel, stride = self.kernel_size[0], self.stride[0]
+        if x.shape[3] == 1 and kernel > 1 and stride > 1:
+            # torch 2.15 leaves what it found in memory in the gradient of taps on the padding.
+            return ("weight",)
         rows = x.shape[0] * -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
         return choose(rows, self.weight.shape[1], kernel, stride, groups)
 

@@ -131,7 +131,7 @@ def measure_latency(
             times = [_time(module, images) for _ in range(warmup + repeats)][warmup:]
     finally:
         module.to(home)
-    low, high = _median_interval(np.sort(times))
+    low, high = median_interval(np.sort(times))
     return Latency(float(np.median(times)), low, high, repeats, batch_size, str(target), used)
 
 
@@ -240,7 +240,7 @@ def _time(module, images):
     return 1e3 * (time.perf_counter() - start)
 
 
-def _median_interval(ordered):
+def median_interval(ordered):
     """95 % interval of the median: ranks from the binomial distribution."""
     n = len(ordered)
     low = max(int(binom.ppf(0.025, n, 0.5)) - 1, 0)

@@ -59,6 +59,7 @@ def _pairs(parent):
     else:
         followers = {name: name.replace("conv", "bn") for name in children if "conv" in name}
     for name, follower in followers.items():
-        is_pair = isinstance(children[name], nn.Conv2d) and children[name].bias is None
+        conv = getattr(children[name], "mix", children[name])  # the second of a ConvPair
+        is_pair = isinstance(conv, nn.Conv2d) and conv.bias is None
         if is_pair and isinstance(children.get(follower), nn.BatchNorm2d):
-            yield children[name], follower
+            yield conv, follower

@@ -382,11 +382,11 @@ class NetTailorClassifier(BaseImageClassifier):
         module = teacher.module_
         whole = (backbone.name, backbone.depths, 1, backbone.planes[-len(module.branch_planes) :])
         given = (module.backbone_name, module.blocks, module.n_branches, module.branch_planes)
-        if given != whole:
+        if given != whole or module.is_reduced:
             raise ValueError(
                 f"`teacher` must have the backbone {backbone.name!r} with all its blocks "
-                f"{backbone.depths}, unsplit; got {given[0]!r} with the blocks {given[1]} and "
-                f"{given[2]} branch(es) of {given[3]} planes. Use blocks=None, n_branches=1."
+                f"{backbone.depths}, unsplit and not pruned; got {given[0]!r} with the "
+                f"blocks {given[1]} and {given[2]} branch(es) of {given[3]} planes. Use blocks=None, n_branches=1."
             )
         if not np.array_equal(teacher.classes_, self.classes_):
             raise ValueError(

@@ -65,6 +65,12 @@ class ImageNetwork(nn.Module):
         return self.train(self.training)
 
     _frozen = ()
+    is_reduced = False  # whether layers have other shapes than `arguments` make
+
+    @property
+    def frozen_names(self):
+        """Return the names of the modules that learn nothing."""
+        return self._frozen
 
     def is_frozen(self, name):
         """Tell whether a part, "stump" or "branches", does not learn."""

@@ -30,6 +30,7 @@ from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.nettailor import NetTailorClassifier
 from sklearn_rrr.network import MAX_BRANCHES, RRRNet, average_probabilities
 from sklearn_rrr.onnx_classifier import decode_array
+from sklearn_rrr.surgery import reshape_like
 from sklearn_rrr.tailoring import TailoredNet
 from sklearn_rrr.training import Settings
 from sklearn_rrr.weights import check_state, write_atomically
@@ -121,6 +122,7 @@ def describe(estimator):
         "network": {
             "backbone": module.backbone_name,
             "arguments": _encode(module.arguments, "arguments"),
+            "is_reduced": module.is_reduced,
         },
     }
 
@@ -273,10 +275,15 @@ def rebuild(content, tensors, source, complete=None):
         backbone = make_backbone(network["backbone"])
         _check_arguments(cls, arguments, tensors, len(state["classes_"]), backbone)
         module = (TailoredNet if cls is NetTailorClassifier else RRRNet)(backbone, **arguments)
+        if network["is_reduced"] and cls is not NetTailorClassifier:
+            reshape_like(module, tensors)
     if complete is not None:
         tensors = complete(module, tensors)
     check_state(tensors, module.state_dict(), source, network["backbone"])
     module.load_state_dict(tensors)
+    if module.is_reduced:  # layers might have shapes that do not follow each other
+        with torch.no_grad():
+            module.eval()(torch.zeros(2, 3, 32, 32))
     module.to(memory_format=torch.channels_last).freeze(state["trainable_"]).eval()
     estimator = cls.__new__(cls)
     estimator.__setstate__({**state, "module_": module})

@@ -27,6 +27,18 @@ def tiny_basic():
     return Backbone("tiny_basic", BasicBlock, (1, 2, 1, 1), (4, 8, 16, 16), image_size=16)
 
 
+@register_backbone("tiny_next")
+def tiny_next():
+    form = {"groups": 4, "width_per_group": 32, "image_size": 16}
+    return Backbone("tiny_next", Bottleneck, (2, 1, 2, 1), (8, 8, 16, 16), **form)
+
+
+@register_backbone("tiny_wide")
+def tiny_wide():
+    form = {"width_per_group": 128, "image_size": 16}
+    return Backbone("tiny_wide", Bottleneck, (1, 1, 2, 1), (4, 8, 8, 16), **form)
+
+
 @pytest.fixture
 def small():
     """Return a maker of estimators that fit in a fraction of a second."""

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr.backbones import PHASES, Backbone
-from sklearn_rrr.branching import BranchLinear, split_kernels, widen
+from sklearn_rrr.branching import BranchConv2d, BranchLinear, split_kernels, widen
 from sklearn_rrr.network import RRRNet
 
 FORMS = {
@@ -269,3 +269,20 @@ def test_identity_shortcut_becomes_a_selection():
     assert torch.equal(shortcut[0].weight.unique(), torch.tensor([0.0, 1.0]))
     assert (shortcut[0].weight.sum((1, 2, 3)) == 1).all()
     torch.testing.assert_close(shortcut(x), x[:, channels["0.0.bn2"].flatten()])
+
+
+def test_gradient_of_single_pixels_holds_no_leftovers():
+    """In bfloat16 torch leaves memory as it was where taps see nothing but the padding."""
+    conv = BranchConv2d(2, nn.Conv2d(5, 10, 3, stride=2, padding=1, bias=False))
+    nn.init.normal_(conv.to_empty(device="cpu").weight)
+    conv.to(memory_format=torch.channels_last)
+    x = torch.randn(16, 10, 1, 1)
+    conv(x).sum().backward()
+    expected, conv.weight.grad = conv.weight.grad, None
+    for _ in range(20):
+        leftovers = [torch.full((n,), torch.nan) for n in (100, 450, 900, 1000)]
+        del leftovers
+        with torch.autocast("cpu", torch.bfloat16):
+            conv(x).sum().backward()
+        torch.testing.assert_close(conv.weight.grad, expected, rtol=0.05, atol=0.05)
+        conv.weight.grad = None

@@ -226,7 +226,9 @@ def test_an_unfitted_teacher_learns_from_the_training_part(make, digits, weights
 def test_other_teachers_are_refused(make, digits, teacher, small):
     X, y = digits
     for other, match in {
-        small(n_branches=1): r"with all its blocks \(2, 1, 2, 1\), unsplit; got 'tiny' with",
+        small(
+            n_branches=1
+        ): r"with all its blocks \(2, 1, 2, 1\), unsplit and not pruned; got 'tiny' with",
         small(n_branches=2, blocks=None): r"and 2 branch\(es\)",
         small(backbone="tiny_basic", n_branches=1, blocks=None): "got 'tiny_basic' with the blocks",
         small(n_branches=1, blocks=None, width_offset=1): r"of \(7, 15\) planes",

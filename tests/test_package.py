@@ -22,14 +22,15 @@ ORDER = [
     {"augmentation", "backbones", "branching", "costs", "exclusion", "heads", "images", "labels"}
     | {"onnx_classifier"}
     | {"synthesis"},
-    {"batches", "network", "weights"},
-    {"checkpoints", "devices", "tailoring"},
-    {"training"},
+    {"batches", "factors", "network", "weights"},
+    {"checkpoints", "devices", "surgery", "tailoring"},
+    {"meta", "importance", "training"},
     {"ensembling", "predicting"},
     {"base"},
     {"classifier"},
-    {"baselines", "block_search"},
-    {"block_selection", "nettailor"},
+    {"baselines", "block_search", "pruning"},
+    {"block_selection", "nettailor", "block_pruning", "channel_pruning", "element_pruning"},
+    {"basis_scaling"},
     {"persistence", "plotting"},
     {"tasks"},
 ]
@@ -52,7 +53,11 @@ WITHIN_PLOTTING = [{"display"}, {"agreement", "blocks", "costs", "reliability", 
 def test_public_names():
     assert sklearn_rrr.__all__ == [
         "BaggingEnsemble",
+        "BasisScalingPruner",
+        "BlockPruner",
         "BlockSelector",
+        "ChannelPruner",
+        "ElementPruner",
         "EnsembleStrategy",
         "FastGeometricEnsemble",
         "FineTuningClassifier",

@@ -10,7 +10,7 @@ from scipy.stats import t, wilcoxon
 
 from benchmarks.data import find_sets, fingerprint, read_set
 from benchmarks.paper import blocks
-from benchmarks.paper.__main__ import main, read_rows
+from benchmarks.paper.__main__ import TEXT, main
 from benchmarks.paper.statistics import (
     branch_errors,
     complete,
@@ -18,6 +18,7 @@ from benchmarks.paper.statistics import (
     mean_errors,
     summarise,
 )
+from benchmarks.rows import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:The backbone 'tiny' has no pre-trained weights")
 MODELS = "A,B,C,D,E,2 branches"
@@ -48,7 +49,7 @@ def run(data, results, *more):
     options = {"--data": data, "--results": results, "--models": MODELS, "--seeds": 2}
     options |= {"--backbone": "tiny", "--epochs": 1}
     main(words(options) + list(more))
-    return read_rows(results / "fits.csv")
+    return read_rows(results / "fits.csv", TEXT)
 
 
 def test_all_of_it_and_again(data, tmp_path, capsys):

@@ -12,17 +12,15 @@ import time
 from itertools import product
 from pathlib import Path
 
-import pandas as pd
 import torch
-from joblib import Parallel, delayed, parallel_config
 
 from benchmarks.costs import report_costs
 from benchmarks.data import find_sets, fingerprint, read_set
 from benchmarks.paper import figures, statistics
+from benchmarks.rows import run_jobs
 from sklearn_rrr import count_macs, load_backbone
 from sklearn_rrr.baselines import PUBLISHED, paper_models
 from sklearn_rrr.network import RRRNet
-from sklearn_rrr.weights import write_atomically
 
 RESULTS = Path(__file__).parent.parent / "results" / "paper"
 SETTINGS = {
@@ -47,7 +45,7 @@ def make_model(name, seed, backbone, settings, **parameters):
     return paper_models(**given)[name]
 
 
-def measure(folder, key, n_threads):
+def measure(key, folder, n_threads):
     """Fit one model on one set; return its row."""
     parameters = {name: key[k] for k, name in OVERRIDES.items() if key[k]}
     sets = read_set(folder)
@@ -96,29 +94,11 @@ def list_fits(options):
         )
 
 
-def read_rows(file):
-    """Read rows; a set may be named NA, or 1, and a digest be all digits."""
-    return pd.read_csv(file, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
-
-
 def run_fits(options, file):
     """Run the fits that the file has no row of; return all of its rows."""
-    rows = read_rows(file) if file.exists() else pd.DataFrame(columns=KEY)
-    done = set(rows[KEY].itertuples(index=False, name=None))
-    wanted = [(f, key) for f, key in list_fits(options) if tuple(key.values()) not in done]
-    threads = torch.get_num_threads() if options.jobs == 1 else 1
-    jobs = [delayed(measure)(folder, key, threads) for folder, key in wanted]
-    start = time.perf_counter()
-    with parallel_config("loky", inner_max_num_threads=None if options.jobs == 1 else 1):
-        results = Parallel(options.jobs, return_as="generator_unordered")(jobs)
-    for i, row in enumerate(results, 1):
-        row["jobs"] = options.jobs
-        rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
-        write_atomically(file, rows.to_csv(index=False, float_format="%.6g").encode())
-        left = (time.perf_counter() - start) / i * (len(jobs) - i) / 60
-        what = "{settings} {model} {set} {seed}: error {error:.3f}, {fit_seconds:.0f} s"
-        print(f"{what.format(**row)}; {len(jobs) - i} left, {left:.0f} min", flush=True)
-    return rows
+    jobs = [(key, measure, (folder,)) for folder, key in list_fits(options)]
+    line = "{settings} {model} {set} {seed}: error {error:.3f}, {fit_seconds:.0f} s"
+    return run_jobs(jobs, file, KEY, TEXT, options.jobs, line)
 
 
 def measure_costs(options, file):

@@ -78,17 +78,17 @@ def report(rows, costs):
         paired = complete(part)
         if len(paired):
             lines += [f"## {title}", "", _extent(paired), ""]
-            lines += [*_markdown(summarise(paired), "model"), ""]
+            lines += [*markdown(summarise(paired), "model"), ""]
             errors, half = mean_errors(paired), half_widths(paired)
             cells = errors.map("{:.3f}".format) + half.map(_plus_minus)
             cells.loc["mean"] = errors.mean().map("{:.3f}".format)
-            lines += [*_markdown(cells, "set"), ""]
+            lines += [*markdown(cells, "set"), ""]
         branches = branch_errors(part)
         if len(branches) > 1:
             lines += [f"## Error against the number of branches: {title}", ""]
-            lines += [*_markdown(branches, "branches"), ""]
+            lines += [*markdown(branches, "branches"), ""]
     lines += ["## Costs, ten classes, on the CPU of these experiments", ""]
-    lines += _markdown(costs.set_index("models"), "models")
+    lines += markdown(costs.set_index("models"), "models")
     return "\n".join(lines) + "\n"
 
 
@@ -126,7 +126,7 @@ def _plus_minus(half):
     return "" if np.isnan(half) else f" ± {half:.3f}"
 
 
-def _markdown(table, index):
+def markdown(table, index):
     """Yield the lines of a table in Markdown."""
     yield f"| {index} | " + " | ".join(map(str, table.columns)) + " |"
     yield "|---" * (table.shape[1] + 1) + "|"

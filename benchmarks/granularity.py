@@ -1,0 +1,162 @@
+"""Latency against sparsity by what is pruned: elements, channels or blocks (RRR-Net, Figure 3).
+
+    python -m benchmarks.granularity
+
+One image of 128 pixels through ResNet152 with random weights, which do not enter the latency,
+on the CPU and on a GPU where there is one. Elements are zeros in dense tensors; channels and
+blocks are removed. Networks run with folded norms, taking turns, round after round.
+"""
+
+import argparse
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.utils import prune
+
+from sklearn_rrr import ChannelPruner, count_parameters, load_backbone, measure_latency
+from sklearn_rrr.costs import median_interval
+from sklearn_rrr.inference import fold_norms
+from sklearn_rrr.network import RRRNet
+from sklearn_rrr.pruning import count_nonzero
+from sklearn_rrr.surgery import drop_blocks, removable_blocks
+
+matplotlib.use("agg")
+from matplotlib import pyplot
+
+RESULTS = Path(__file__).parent / "results"
+SHARES = np.arange(0, 0.91, 0.1)
+
+
+class Untrained:
+    """As much of a PruningRun as a pruner needs that looks at weights only."""
+
+    def __init__(self, network):
+        self.network = network
+        self.classifier = SimpleNamespace(image_size_=network.image_size)
+
+    def put(self, network):
+        self.network = network
+
+
+def prune_elements(network, share):
+    network = copy.deepcopy(network)
+    weights = [(m, "weight") for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    prune.global_unstructured(weights, prune.L1Unstructured, amount=float(share))
+    for weight in weights:
+        prune.remove(*weight)
+    return network
+
+
+def prune_channels(network, share):
+    """Remove the channels of least L1 norm, all over the network."""
+    run = Untrained(network)
+    ChannelPruner(criterion="l1")._cut(run, (1 - share) * count_parameters(network))
+    return run.network
+
+
+def prune_blocks(network, share):
+    """Remove blocks from the last of conv4_x on, as long as there are more than one a phase."""
+
+    def order(name):
+        phase, _, number = name.rpartition(".")
+        return phase != "branches.0", -int(number)
+
+    names = sorted(removable_blocks(network), key=order)
+    limit = (1 - share) * count_parameters(network)
+    for number in range(len(names) + 1):
+        made = copy.deepcopy(network)
+        drop_blocks(made, names[:number])
+        if count_parameters(made) <= limit:
+            return made
+    return None
+
+
+KINDS = {"elements": prune_elements, "channels": prune_channels, "blocks": prune_blocks}
+
+
+def make_networks(backbone, shares):
+    """Return a row for each kind and share: the network as it predicts, and its real sparsity."""
+    loaded, _ = load_backbone(backbone, weights=None)
+    network = RRRNet(loaded, n_classes=20).eval()
+    total, rows = count_nonzero(network.parameters()), []
+    for kind, function in KINDS.items():
+        for share in shares:
+            made = function(network, share)
+            if made is None:
+                continue
+            rows.append(
+                {
+                    "pruned": kind,
+                    "wanted": round(float(share), 3),
+                    "sparsity": 1 - count_nonzero(made.parameters()) / total,
+                    "parameters": count_parameters(made),
+                    "network": fold_norms(made).to(memory_format=torch.channels_last),
+                }
+            )
+    return rows
+
+
+def time_in_turns(rows, device, rounds, image_size):
+    """Return the median latency and its 95 % interval of each network, run in turns."""
+    times = [
+        [
+            measure_latency(row["network"], 1, image_size, device, repeats=3, warmup=1).median
+            for row in rows
+        ]
+        for _ in range(rounds)
+    ]
+    ordered = np.sort(times, axis=0)
+    return [(float(np.median(column)), *median_interval(column)) for column in ordered.T]
+
+
+def draw(table, path, title):
+    devices = table.device.unique()
+    figure, axes = pyplot.subplots(
+        1, len(devices), figsize=(6 * len(devices), 4), squeeze=False, layout="constrained"
+    )
+    for ax, device in zip(axes[0], devices, strict=True):
+        for kind, part in table[table.device == device].groupby("pruned", sort=False):
+            spread = [part.latency_ms - part.low, part.high - part.latency_ms]
+            gone = 100 * part.sparsity
+            ax.errorbar(gone, part.latency_ms, spread, fmt="o-", capsize=2, label=kind)
+        ax.set(xlabel="parameters gone or zero, %", ylabel="latency of one image, ms")
+        ax.set(title=f"{title}, {device}", ylim=(0, None))
+        ax.grid(alpha=0.3)
+        ax.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--backbone", default="resnet152")
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--shares", type=float, nargs="*", default=SHARES.round(1).tolist())
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    rows = make_networks(options.backbone, options.shares)
+    tables = []
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        timed = time_in_turns(rows, device, options.rounds, options.image_size)
+        table = pd.DataFrame(rows).drop(columns="network").assign(device=device)
+        table[["latency_ms", "low", "high"]] = timed
+        table["ratio"] = table.latency_ms / table.latency_ms[0]
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    options.results.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.results / "granularity.csv", index=False, float_format="%.5g")
+    title = f"{options.backbone}, {options.image_size} pixels"
+    draw(table, options.results / "granularity.png", title)
+    print(table.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Tables of results that grow row by row, and go on where they were."""
+
+import time
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed, parallel_config
+
+from sklearn_rrr.weights import write_atomically
+
+
+def read_rows(file, text):
+    """Read rows; columns named in `text` stay words: a set may be named NA, a digest all digits."""
+    return pd.read_csv(file, dtype=dict.fromkeys(text, str), keep_default_na=False)
+
+
+def run_jobs(jobs, file, key, text, n_jobs, describe):
+    """Run the jobs that a file has no rows of; return all of its rows.
+
+    Parameters
+    ----------
+    jobs : iterable of (dict, callable, tuple)
+        The key of a job, and a function of the key, more arguments and the number of threads,
+        that returns one row.
+    file : Path
+        A CSV file; each row is in it as soon as it is there.
+    key : list of str
+        Columns that tell jobs apart.
+    text : iterable of str
+        Columns of words.
+    n_jobs : int
+        Jobs at a time; with more than one, each has one thread.
+    describe : str
+        A format of a row, for the line that is printed.
+    """
+    rows = read_rows(file, text) if file.exists() else pd.DataFrame(columns=key)
+    done = set(rows[key].itertuples(index=False, name=None))
+    threads = torch.get_num_threads() if n_jobs == 1 else 1
+    calls = [
+        delayed(function)(what, *arguments, threads)
+        for what, function, arguments in jobs
+        if tuple(what.values()) not in done
+    ]
+    start = time.perf_counter()
+    with parallel_config("loky", inner_max_num_threads=None if n_jobs == 1 else 1):
+        results = Parallel(n_jobs, return_as="generator_unordered")(calls)
+    for i, row in enumerate(results, 1):
+        row["jobs"] = n_jobs
+        rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
+        write_atomically(file, rows.to_csv(index=False, float_format="%.6g").encode())
+        left = (time.perf_counter() - start) / i * (len(calls) - i) / 60
+        print(f"{describe.format(**row)}; {len(calls) - i} left, {left:.0f} min", flush=True)
+    return rows

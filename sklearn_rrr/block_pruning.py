@@ -1,0 +1,87 @@
+"""Block pruning: whole residual blocks are removed from a trained network.
+
+The backward counterpart of RRR-Net's block selection (arXiv:2310.01157, Algorithm 1).
+"""
+
+import copy
+
+from sklearn_rrr.pruning import BasePruner
+from sklearn_rrr.surgery import drop_blocks, removable_blocks
+
+
+class BlockPruner(BasePruner):
+    """Remove the residual blocks that a network misses least: backward elimination.
+
+    The first block of a phase stays: it makes the phase's resolution and width.
+    What matters least is the block without which the loss on the images held out is lowest,
+    found anew at each step; without such images, on those to learn from.
+
+    Parameters
+    ----------
+    estimator : classifier or None, default=None
+        See :class:`BasisScalingPruner`, here and below. With ``blocks=(1, 1, 1, 1)``, the default
+        of :class:`RRRNetClassifier`, nothing can be removed: None takes ``blocks=None``, all.
+    target, measure, max_drop : optional
+        How far; `target` is passed by less than one block.
+    n_steps, prune_every : optional
+        How fast; each step removes a block or more, so that many steps remove one at a time.
+    scoring, validation_fraction, then, random_state, verbose : optional
+        How it is scored, what follows, and how it runs.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        Fitted, with fewer blocks.
+    results_ : pandas.DataFrame
+        A row for each step, see :class:`BasisScalingPruner`.
+    classes_ : ndarray of shape (n_classes,)
+        Labels.
+    skipped_ : list
+        As of :class:`RRRNetClassifier`.
+
+    See Also
+    --------
+    BlockSelector : Adds blocks instead.
+
+    References
+    ----------
+    Sun, Guyon, Mohr and Tabia (2023), RRR-Net, arXiv:2310.01157, Figure 3 and Algorithm 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import BlockPruner, RRRNetClassifier
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> clf = RRRNetClassifier(
+    ...     blocks=(1, 1, 3, 1), n_branches=1, max_epochs=2, image_size=32, random_state=0
+    ... )
+    >>> pruner = BlockPruner(clf, target=0.1, n_steps=1).fit(X[:64] / 16, y[:64])
+    >>> pruner.estimator_.blocks_
+    (1, 1, 2, 1)
+    """
+
+    def _make_estimator(self):
+        estimator = super()._make_estimator()
+        return estimator.set_params(blocks=None) if self.estimator is None else estimator
+
+    def _prune(self, run):
+        if not removable_blocks(run.network):
+            raise ValueError(
+                f"`estimator` has the blocks {run.classifier.blocks_}, of which none can be "
+                "removed; use for example blocks=None, which keeps all."
+            )
+        super()._prune(run)
+        run.classifier.blocks_ = run.network.blocks
+
+    def _rank(self, run):
+        network, losses = run.network, {}
+        for name in removable_blocks(network):
+            run.put(self._without(network, [name]))
+            losses[name] = run.loss()
+        run.put(network)
+        return sorted(losses, key=losses.get)
+
+    def _without(self, network, units):
+        network = copy.deepcopy(network)
+        drop_blocks(network, units)
+        return network

@@ -1,0 +1,375 @@
+"""What every pruner shares: score, remove, retrain, and what came of it.
+
+A pruner wraps a classifier of this package, fitted or not, and ends with one whose network is
+smaller, ``estimator_``. It is lowered step by step to `target`, or as long as its score allows.
+"""
+
+import copy
+import math
+import time
+import warnings
+from bisect import bisect_left
+from dataclasses import replace
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import check_scoring
+from sklearn.utils import check_random_state
+from tqdm.auto import tqdm
+
+from sklearn_rrr._validation import check_choice, check_int, check_real
+from sklearn_rrr.classifier import BranchClassifier, RRRNetClassifier
+from sklearn_rrr.costs import count_macs, count_parameters
+from sklearn_rrr.labels import hold_out
+from sklearn_rrr.meta import ImageData, ImageMetaClassifier, check_scoring_parameter
+from sklearn_rrr.training import BranchLoss
+
+MEASURES = {
+    "parameters": lambda network, image_size: count_parameters(network),
+    "macs": count_macs,
+    "nonzero": lambda network, image_size: count_nonzero(network.parameters()),
+}
+
+
+def count_nonzero(tensors):
+    """Count the numbers in tensors that are not zero."""
+    return sum(int(tensor.count_nonzero()) for tensor in tensors)
+
+
+class PruningRun:
+    """A fitted classifier that is made smaller, its images, and a row for each step.
+
+    Parameters
+    ----------
+    pruner : BasePruner
+        Whose parameters it follows.
+    classifier : BranchClassifier
+        Fitted, and changed.
+    data : ImageData
+    training, validation : ndarray of int
+        Indices of the images to learn from and to score on, perhaps none.
+    seed : int
+
+    Attributes
+    ----------
+    images, watched : LabelledImages
+        Those to learn from, and those held out; where there are none, the same.
+    rows : list of dict
+        Of ``results_``.
+    """
+
+    def __init__(self, pruner, classifier, data, training, validation, seed):
+        self.pruner, self.classifier, self.seed = pruner, classifier, seed
+        self.held_out = data.part(validation)[:2] if len(validation) else None
+        self.images, self.watched = (
+            classifier._read_training_data(*data.part(part), classifier.classes_)
+            for part in (training, validation if len(validation) else training)
+        )
+        self.scorer = check_scoring(classifier, pruner.scoring)
+        self.rows, self._epochs, self._start = [], 0, time.perf_counter()
+
+    @property
+    def network(self):
+        """The network as it is now."""
+        return self.classifier.module_
+
+    def put(self, network):
+        """Let the classifier predict with another network."""
+        self.classifier.module_ = network.eval()
+        self.classifier.n_parameters_ = count_parameters(network)
+        self.classifier._folded = {}
+        self.classifier.__dict__.pop("_net", None)  # which is of the network before
+
+    def _settings(self, epochs, changes):
+        self._epochs += epochs
+        clf = self.classifier
+        averaged = clf.ema_epochs
+        if not isinstance(averaged, Integral):
+            averaged = round(averaged * epochs)
+        return replace(
+            clf._settings(len(self.images), self.seed + self._epochs),
+            max_epochs=epochs,
+            ema_epochs=min(averaged, epochs),
+            head_init="random",  # as it is
+            norm_warmup_epochs=0,
+            patience=None,
+            **changes,
+        )
+
+    def train(self, epochs, after_step=None, **changes):
+        """Train on; `after_step` as in ``training.train``, and changes of its Settings."""
+        if epochs:
+            settings = self._settings(epochs, changes)
+            self.classifier._train_on(self.images, settings, after_step=after_step)
+
+    def losses(self, images=None):
+        """Yield the loss of each batch, with its slopes, without changing norms or images.
+
+        Parameters
+        ----------
+        images : LabelledImages or None, default=None
+            None takes those to learn from.
+
+        Yields
+        ------
+        loss, batch : Tensor, tuple
+            The batch is of images, labels and weights, on the network's device.
+        """
+        net, loss_of = self.classifier.net_, BranchLoss()
+        for batch, targets in net.get_iterator(self.images if images is None else images):
+            labels, weights = (t.to(net.device) for t in targets)
+            batch = net.prepare(batch, training=False)
+            with net.autocast():
+                logits = net.module_(batch).float()
+            yield loss_of(logits, labels, weights), (batch, labels, weights)
+
+    def loss(self):
+        """Return the mean loss on the images held out, or on those to learn from."""
+        with torch.no_grad():
+            parts = [(loss.item(), len(batch[0])) for loss, batch in self.losses(self.watched)]
+        values, sizes = zip(*parts, strict=True)
+        return float(np.average(values, weights=sizes))
+
+    def cost(self):
+        """Return what the pruner counts of the network as it is."""
+        return self.pruner._cost(self.network, self.classifier.image_size_)
+
+    def score(self):
+        """Return the score on the images held out; NaN where there are none."""
+        if self.held_out is None:
+            return math.nan
+        return float(self.scorer(self.classifier, *self.held_out))
+
+    def record(self, **more):
+        """Add a row on the network as it is, and return it."""
+        network = self.pruner._export(self.network)
+        self.rows.append(
+            {
+                "pruner": type(self.pruner).__name__,
+                "parameters": count_parameters(network),
+                "macs": count_macs(network, self.classifier.image_size_),
+                "nonzero": count_nonzero(network.parameters()),
+                "score": self.score(),
+                "epochs": self._epochs,
+                "seconds": time.perf_counter() - self._start,
+                "kept": True,
+                **more,
+            }
+        )
+        return self.rows[-1]
+
+
+class BasePruner(ImageMetaClassifier):
+    """Make the network of a classifier smaller; a child says what is removed.
+
+    A child implements ``_rank(run)``, which returns what can be removed, least important first,
+    and ``_without(network, units)``, a copy of the network without some of that. It may extend
+    ``_begin(run, epochs)`` and ``_retrain(run, epochs)``, and implement ``_export(network)``,
+    which returns the network as it is left, and ``_cost(network, image_size)``.
+    """
+
+    _measures = ("parameters", "macs")
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        target=0.5,
+        measure="parameters",
+        max_drop=None,
+        n_steps=5,
+        prune_every=None,
+        scoring=None,
+        validation_fraction=0.2,
+        then=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.target = target
+        self.measure = measure
+        self.max_drop = max_drop
+        self.n_steps = n_steps
+        self.prune_every = prune_every
+        self.scoring = scoring
+        self.validation_fraction = validation_fraction
+        self.then = then
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self):
+        check_real("target", self.target, 0, 0.999, "A share of what is there, to be removed.")
+        check_choice("measure", self.measure, self._measures)
+        check_int("n_steps", self.n_steps, 1)
+        if self.prune_every is not None:
+            check_int("prune_every", self.prune_every, 0)
+        check_scoring_parameter(self.scoring)
+        if self.validation_fraction is not None:
+            check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
+        if self.max_drop is not None:
+            check_real("max_drop", self.max_drop, 0)
+            if self.validation_fraction is None:
+                raise ValueError(
+                    f"`max_drop`={self.max_drop!r} needs images to score on; got "
+                    "`validation_fraction`=None. Use for example 0.2."
+                )
+        if not (self.then is None or isinstance(self.then, BasePruner)):
+            raise TypeError(f"`then` must be another pruner or None; got {self.then!r}.")
+        if not isinstance(self.verbose, bool):
+            check_int("verbose", self.verbose, 0)
+
+    # ------------------------------------------------------------------------- fitting
+
+    def _make_estimator(self):
+        """Return the classifier to start from: fitted as it was given, or an unfitted copy."""
+        estimator = RRRNetClassifier() if self.estimator is None else self.estimator
+        while isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        if not isinstance(estimator, (BranchClassifier, ImageMetaClassifier)):
+            raise TypeError(
+                "`estimator` must be a classifier of this package with the network of an "
+                f"RRRNetClassifier, or a selector or pruner of such; got {self.estimator!r}."
+            )
+        return estimator
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Make the network smaller, after fitting it if it was not fitted.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`RRRNetClassifier.fit`.
+        y : array-like of shape (n,)
+            Labels. None only for a Dataset whose items are (image, label).
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the images in the loss; scores are not weighted.
+
+        Returns
+        -------
+        self : object
+            The fitted pruner.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For what is wrong with parameters, images or labels, and where nothing can be
+            removed.
+        """
+        estimator = self._make_estimator()
+        for pruner in self._chain():
+            pruner._check_parameters()
+        X, y = self._check_input(X, y)
+        seeded_by = self if self.random_state is not None else estimator
+        rng = check_random_state(getattr(seeded_by, "random_state", None))
+        seed = int(rng.randint(np.iinfo(np.int32).max))
+        estimator, data, split = self._prepare(estimator, X, y, sample_weight, seed)
+        tables = []
+        for pruner in self._chain():
+            run = PruningRun(pruner, estimator, data, *split, seed)
+            pruner._prune(run)
+            tables.append(pd.DataFrame(run.rows))
+        self.results_ = pd.concat(tables, ignore_index=True)
+        self.estimator_, self.skipped_ = estimator, data.skipped
+        self.classes_ = estimator.classes_
+        return self
+
+    def _chain(self):
+        """Yield this pruner, and those that follow it."""
+        pruner = self
+        while pruner is not None:
+            yield pruner
+            pruner = pruner.then
+
+    def _prepare(self, estimator, X, y, sample_weight, seed):
+        """Return a fitted classifier of our own, the data, and their split."""
+        inner = estimator
+        while isinstance(inner, ImageMetaClassifier):
+            inner = inner.estimator_ if hasattr(inner, "estimator_") else inner._make_estimator()
+        fitted = hasattr(estimator, "classes_")
+        reader = clone(inner)
+        data = ImageData(reader, X, y, sample_weight, estimator.classes_ if fitted else None)
+        everything = np.arange(len(data.y))
+        split = everything, everything[:0]
+        if self.validation_fraction is not None:
+            split = hold_out(data.labels, self.validation_fraction, seed)
+        if not fitted:
+            estimator = clone(estimator)
+            if "random_state" in estimator.get_params() and estimator.random_state is None:
+                estimator.set_params(random_state=seed)
+            part = data.part(split[0])
+            if isinstance(estimator, BranchClassifier):
+                estimator._fit(*part, classes=data.classes)
+            else:
+                estimator.fit(*part)
+        if isinstance(estimator, ImageMetaClassifier):
+            estimator = estimator.estimator_
+        return _copy_fitted(estimator), data, split
+
+    # ------------------------------------------------------------------------- pruning
+
+    def _begin(self, run, epochs):
+        """Do what precedes the first removal: everything learns from now on."""
+        run.put(copy.deepcopy(run.network).freeze("all"))
+
+    def _retrain(self, run, epochs):
+        run.train(epochs)
+
+    def _export(self, network):
+        return network
+
+    def _cost(self, network, image_size):
+        return MEASURES[self.measure](self._export(network), image_size)
+
+    def _prune(self, run):
+        """Lower the cost step by step, with a training after each."""
+        epochs = self._epochs(run)
+        start, start_cost = run.record(), run.cost()
+        self._begin(run, epochs)
+        shares = np.linspace(0, self.target, self.n_steps + 1)[1:]
+        for share in tqdm(shares, desc=type(self).__name__, unit="step", disable=not self.verbose):
+            last = copy.deepcopy(run.network)
+            more = self._cut(run, (1 - share) * start_cost)
+            self._retrain(run, epochs)
+            row = run.record()
+            if self.max_drop is not None and start["score"] - row["score"] > self.max_drop:
+                row["kept"] = False
+                run.put(last)
+                break
+            if not more:
+                warnings.warn(
+                    f"{type(self).__name__} removed all that it may, "
+                    f"{1 - run.cost() / start_cost:.1%} of the {self.measure}; `target` is "
+                    f"{self.target:g}.",
+                    stacklevel=3,
+                )
+                break
+        run.put(self._export(run.network))
+
+    def _epochs(self, run):
+        """Return the epochs of a step: all steps together take as many as the first fit."""
+        if self.prune_every is not None:
+            return self.prune_every
+        return max(1, run.classifier._resolve_epochs(len(run.images)) // self.n_steps)
+
+    def _cut(self, run, limit):
+        """Remove as little as brings the cost to `limit`; tell whether that was possible."""
+        units, network = self._rank(run), run.network
+        size = run.classifier.image_size_
+
+        def fits(number):
+            return self._cost(self._without(network, units[:number]), size) <= limit
+
+        number = bisect_left(range(len(units) + 1), True, key=fits)
+        run.put(self._without(network, units[: min(number, len(units))]))
+        return number <= len(units)
+
+
+def _copy_fitted(estimator):
+    """Return a fitted classifier that shares no network with another one."""
+    copied = type(estimator).__new__(type(estimator))
+    copied.__setstate__(estimator.__getstate__())
+    return copied
