@@ -386,7 +386,8 @@ class NetTailorClassifier(BaseImageClassifier):
             raise ValueError(
                 f"`teacher` must have the backbone {backbone.name!r} with all its blocks "
                 f"{backbone.depths}, unsplit and not pruned; got {given[0]!r} with the "
-                f"blocks {given[1]} and {given[2]} branch(es) of {given[3]} planes. Use blocks=None, n_branches=1."
+                f"blocks {given[1]} and {given[2]} branch(es) of {given[3]} planes. "
+                "Use blocks=None, n_branches=1."
             )
         if not np.array_equal(teacher.classes_, self.classes_):
             raise ValueError(
