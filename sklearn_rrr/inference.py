@@ -17,7 +17,7 @@ def fold_norms(network):
     ----------
     network : torch.nn.Module
         Each norm follows its convolution: conv1 and bn1 of one block, and so on, or
-        neighbours of an nn.Sequential. Parts with a method ``merge`` are made faster by it.
+        neighbours of an nn.Sequential. Parts with a method ``fuse`` are made faster by it.
 
     Returns
     -------
@@ -45,8 +45,8 @@ def fold_norms(network):
             setattr(parent, name, nn.Identity())
     folded.requires_grad_(False)
     for module in list(folded.modules()):
-        if hasattr(module, "merge"):
-            module.merge()
+        if hasattr(module, "fuse"):
+            module.fuse()
     return folded
 
 

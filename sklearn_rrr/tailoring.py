@@ -248,7 +248,7 @@ class _Node(nn.Module):
         self.logits = None
 
     @torch.no_grad()
-    def merge(self):
+    def fuse(self):
         """Do the same in fewer passes, in place; for a fixed node whose norms are folded."""
         if self.scale is not None:
             last = _layers(self.block)[-1][0]

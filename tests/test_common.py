@@ -18,7 +18,11 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 from sklearn_rrr import (
+    BasisScalingPruner,
+    BlockPruner,
     BlockSelector,
+    ChannelPruner,
+    ElementPruner,
     FineTuningClassifier,
     LastLayerClassifier,
     NetTailorClassifier,
@@ -49,6 +53,10 @@ OTHERS = {
     "fine-tuning": FineTuningClassifier("tiny", **TINY),
     "tailor": NetTailorClassifier("tiny", **TINY, n_removed=2, tolerance=1.0),
     "selector": BlockSelector(RRRNetClassifier("tiny", **TINY), max_blocks=5, tol=None),
+    "channels": ChannelPruner(RRRNetClassifier("tiny", **TINY), target=0.2, n_steps=2),
+    "basis": BasisScalingPruner(RRRNetClassifier("tiny", **TINY), target=0.1, n_steps=2),
+    "blocks": BlockPruner(RRRNetClassifier("tiny", blocks=None, **TINY), target=0.05, n_steps=1),
+    "elements": ElementPruner(RRRNetClassifier("tiny", **TINY), target=0.2, n_steps=2),
 }
 
 
