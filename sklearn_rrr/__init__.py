@@ -21,6 +21,7 @@ _HOMES = {
     "NaiveEnsemble": "ensembling",
     "SnapshotEnsemble": "ensembling",
     "OnnxClassifier": "onnx_classifier",
+    "ProgressiveKernelPruner": "kernel_pruning",
     "RRRNetClassifier": "classifier",
     "cost_report": "costs",
     "count_macs": "costs",

@@ -24,13 +24,13 @@ ORDER = [
     | {"synthesis"},
     {"batches", "factors", "network", "weights"},
     {"checkpoints", "devices", "surgery"},
-    {"meta", "importance", "training"},
+    {"meta", "importance", "relevance", "training"},
     {"ensembling", "predicting"},
     {"base"},
     {"classifier"},
     {"baselines", "block_search", "pruning"},
     {"block_selection", "block_pruning", "channel_pruning", "element_pruning"},
-    {"basis_scaling"},
+    {"basis_scaling", "kernel_pruning"},
     {"persistence", "plotting"},
 ]
 WITHIN_IMAGES = [
@@ -46,7 +46,8 @@ WITHIN_SYNTHESIS = [
     {"contours", "fractals"},
     {"images"},
 ]
-WITHIN_PLOTTING = [{"display"}, {"agreement", "blocks", "costs", "reliability", "training"}]
+WITHIN_PLOTTING = [{"display"}, {"agreement", "blocks", "costs", "kernels"}]
+WITHIN_PLOTTING[1] |= {"reliability", "training"}
 
 
 def test_public_names():
@@ -63,6 +64,7 @@ def test_public_names():
         "LastLayerClassifier",
         "NaiveEnsemble",
         "OnnxClassifier",
+        "ProgressiveKernelPruner",
         "RRRNetClassifier",
         "SnapshotEnsemble",
         "cost_report",
@@ -85,6 +87,7 @@ CHECKS |= {"PR04", "PR06", "PR07", "RT01", "RT03", "EX01"}
 METHODS = ["RRRNetClassifier." + m for m in ("fit", "partial_fit", "predict", "predict_proba")]
 METHODS += ["RRRNetClassifier.predict_branches", "RRRNetClassifier.predict_uncertainty"]
 METHODS += ["BlockSelector." + m for m in ("fit", "predict", "predict_proba", "score")]
+METHODS += ["ProgressiveKernelPruner.fit"]
 METHODS += ["OnnxClassifier." + m for m in ("fit", "predict", "predict_branches", "predict_proba")]
 METHODS += ["OnnxClassifier.predict_uncertainty"]
 DRAWN = ["synthesis.SyntheticImages", "synthesis.find_fonts", "baselines.paper_models"]
