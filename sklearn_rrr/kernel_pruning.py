@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
-from sklearn_rrr.channel_pruning import rank_units, remove_units
+from sklearn_rrr.channel_pruning import rank_units
 from sklearn_rrr.importance import CRITERIA, score_channels, score_taylor
 from sklearn_rrr.pruning import BasePruner
 from sklearn_rrr.relevance import (
@@ -161,7 +161,6 @@ default="leave_one_out"
             target=target,
             measure=measure,
             max_drop=max_drop,
-            epochs_per_step=epochs_per_step,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,
@@ -171,6 +170,7 @@ default="leave_one_out"
         self.criterion = criterion
         self.threshold = threshold
         self.amount = amount
+        self.epochs_per_step = epochs_per_step
         self.selector = selector
         self.mosaic_images = mosaic_images
         self.retrain = retrain
@@ -190,10 +190,10 @@ default="leave_one_out"
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"`{given[0]}` and `{given[1]}` both say what goes; give one of them.")
-        if self.validation_fraction is None and (self.criterion == "leave_one_out" or not given):
+        name = "criterion" if self.criterion == "leave_one_out" else "threshold"
+        if self.validation_fraction is None and (name == "criterion" or not given):
             raise ValueError(
-                f"`criterion`={self.criterion!r} with {'' if given else 'a '}"
-                f"`{given[0] if given else 'threshold'}` needs images to score on; got "
+                f"`{name}`={getattr(self, name)!r} needs images to score on; got "
                 "`validation_fraction`=None. Use for example 0.2."
             )
 
@@ -204,19 +204,21 @@ default="leave_one_out"
         check_choice("retrain", self.retrain, RETRAININGS)
         check_bool("streams", self.streams)
         check_int("mosaic_images", self.mosaic_images, 1)
+        if self.epochs_per_step is not None:
+            check_int("epochs_per_step", self.epochs_per_step, 0)
 
     # ------------------------------------------------------------------------- pruning
 
     def _prune(self, run):
         """Simplify one layer after the other, with a retraining after each."""
         groups = find_groups(run.network, self.streams)
-        epochs, amount = self._epochs(run, len(groups)), self._find_amount(run)
+        amount, epochs = self._find_amount(run), self.epochs_per_step
+        if epochs is None:
+            epochs = max(1, run.classifier._resolve_epochs(len(run.images)) // max(len(groups), 1))
         self._begin(run, epochs)
         n_channels = sum(group.size for group in groups)
-        everything = {"relevance": None, "remaining": None}
-        start = run.record(
-            layer="", channels_before=n_channels, channels=n_channels, **everything
-        )
+        start = {"layer": "", "channels_before": n_channels, "channels": n_channels}
+        start = run.record(**start, relevance=None, remaining=None)
         bar = {"desc": type(self).__name__, "unit": "layer", "disable": not self.verbose}
         for group in tqdm(groups, **bar):
             whole = run.network
@@ -254,8 +256,8 @@ default="leave_one_out"
         def fits(amount):
             network = copy.deepcopy(run.network)
             for group in find_groups(network, self.streams):
-                units = rank_units([group], [torch.arange(group.size).float()])
-                remove_units(network, units[: count_share(amount, group)])
+                positions = torch.arange(group.size).view(group.parts, -1)
+                keep_channels(network, group, positions[:, count_share(amount, group) :].flatten())
             return self._cost(network, run.classifier.image_size_) <= limit
 
         number = bisect_left(amounts, True, key=fits)

@@ -9,15 +9,15 @@ from sklearn_rrr.plotting.display import Display, get_fitted, import_pyplot
 from sklearn_rrr.relevance import activation_maps
 from sklearn_rrr.surgery import find_groups
 
-GAP = 1  # pixels between maps; twice as many between kernels
+GAP = 1  # pixels between maps; twice as many between kernels side by side
 
 
 class KernelMosaicDisplay(Display):
     """Draw what the kernels of a layer respond to, for a person who judges them.
 
     Each kernel has a mosaic, a map of its activations for each image, all from zero to the
-    kernel's largest. The first mosaic shows the images themselves, in the same order. A kernel
-    without a name of its own is called by its number; its score stands beside it.
+    kernel's largest; above it stand the kernel's number and its score. The first mosaic shows the
+    images themselves, in the same order.
 
     Parameters
     ----------
@@ -146,34 +146,35 @@ class KernelMosaicDisplay(Display):
     def _draw(self, ax, kwargs):
         peaks = self.activations.max((1, 2, 3), keepdims=True)
         maps = self.activations / np.where(peaks > 0, peaks, 1)
-        numbers = np.arange(len(maps))
-        by = numbers if self.scores is None else self.scores
+        by = np.arange(len(maps)) if self.scores is None else self.scores
         self.order_ = np.argsort(by, kind="stable")
-        cells = [make_mosaic(maps[i]) for i in self.order_]
+        cells = [make_mosaic(maps[i], (GAP, GAP)) for i in self.order_]
+        names = [str(i) if self.scores is None else f"{i}: {by[i]:.2g}" for i in self.order_]
+        if self.images is not None:
+            cells.insert(0, np.full_like(cells[0], np.nan))
+            names.insert(0, "images")
         height, width = cells[0].shape
-        empty = [] if self.images is None else [np.full((height, width), np.nan)]
-        whole = make_mosaic(np.stack(empty + cells), 2 * GAP)
+        columns = math.ceil(math.sqrt(len(cells)))
+        # Room for the names, which are as large however many rows there are.
+        gaps = (2 * GAP + height * -(-len(cells) // columns) // 40, 2 * GAP)
         style = {"cmap": "magma", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+        whole = make_mosaic(np.stack(cells), gaps)
         self.mosaic_, self.pictures_ = ax.imshow(whole, **style | kwargs), None
         if self.images is not None:
             self._draw_images(ax, width, height)
-        names = [str(i) if self.scores is None else f"{i}: {self.scores[i]:.2g}"
-                 for i in self.order_]  # fmt: skip
-        names = ["images"] * len(empty) + names
-        columns = math.ceil(math.sqrt(len(names)))
         for place, name in enumerate(names):
             row, column = divmod(place, columns)
-            x, y = column * (width + 2 * GAP), row * (height + 2 * GAP)
-            ax.annotate(name, (x - 0.5, y - 0.5), fontsize=6, va="bottom", annotation_clip=False)
-        ax.set(xticks=[], yticks=[], title=self.layer or "")
-        ax.axis("off")
+            x, y = column * (width + gaps[1]) - 0.5, row * (height + gaps[0]) - 0.5
+            ax.annotate(name, (x, y), fontsize=6, va="bottom", annotation_clip=False)
+        ax.set_axis_off()
+        ax.set_title(self.layer or "", pad=12)
 
     def _draw_images(self, ax, width, height):
         """Draw the images where the first mosaic is, as large as it."""
         images = self.images / (255 if self.images.dtype == np.uint8 else 1)
         size = images.shape[1]
         gap = round(GAP * size / self.activations.shape[2])
-        layers = [make_mosaic(channel, gap, 1.0) for channel in np.moveaxis(images, 3, 0)]
+        layers = [make_mosaic(channel, (gap, gap), 1.0) for channel in np.moveaxis(images, 3, 0)]
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
         limits = ax.get_xlim(), ax.get_ylim()
         self.pictures_ = ax.imshow(np.stack(layers, 2).clip(0, 1), extent=extent)
@@ -185,14 +186,15 @@ def _check_shape(name, shape, expected):
         raise ValueError(f"`{name}` must have the shape {expected}; got {shape}.")
 
 
-def make_mosaic(tiles, gap=GAP, fill=np.nan):
-    """Lay tiles (n, h, w) side by side, row by row in a square, with gaps between them."""
+def make_mosaic(tiles, gaps, fill=np.nan):
+    """Lay tiles (n, h, w) row by row in a square, with gaps between rows and columns."""
     n, height, width = tiles.shape
     columns = math.ceil(math.sqrt(n))
     rows = -(-n // columns)
-    mosaic = np.full((rows * (height + gap), columns * (width + gap)), fill)
+    height, width = height + gaps[0], width + gaps[1]
+    mosaic = np.full((rows * height, columns * width), fill)
     for place, tile in enumerate(tiles):
         row, column = divmod(place, columns)
-        y, x = row * (height + gap), column * (width + gap)
-        mosaic[y : y + height, x : x + width] = tile
-    return mosaic[: mosaic.shape[0] - gap, : mosaic.shape[1] - gap]
+        y, x = row * height, column * width
+        mosaic[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+    return mosaic[: mosaic.shape[0] - gaps[0], : mosaic.shape[1] - gaps[1]]
