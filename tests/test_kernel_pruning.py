@@ -17,14 +17,19 @@ from sklearn_rrr.pruning import PruningRun
 from sklearn_rrr.relevance import activation_maps, score_leave_one_out, score_without
 from sklearn_rrr.surgery import find_groups
 
+FITTED = {}
+
 
 @pytest.fixture
 def fitted(small, digits):
-    """Return a maker of fitted classifiers, their weights good enough for scores to differ."""
+    """Return a maker of fitted classifiers, good enough for scores to differ, each fitted once."""
 
-    def make(backbone="tiny", **parameters):
-        parameters = {"max_epochs": 6, "learning_rate": 0.01, "trainable": "all"} | parameters
-        return small(backbone=backbone, **parameters).fit(*digits)
+    def make(backbone="tiny", n_branches=2):
+        if (backbone, n_branches) not in FITTED:
+            settings = {"max_epochs": 6, "learning_rate": 0.01, "trainable": "all"}
+            clf = small(backbone=backbone, n_branches=n_branches, **settings)
+            FITTED[backbone, n_branches] = clf.fit(*digits)
+        return copy.deepcopy(FITTED[backbone, n_branches])
 
     return make
 
@@ -149,13 +154,14 @@ def layers_of(network):
     return [*found, ["head"]]
 
 
-@pytest.mark.parametrize("ema_epochs", [0, 10])  # 10: where counts of batches lost one
-@pytest.mark.parametrize("backbone", ["tiny", "tiny_basic"])
+@pytest.mark.parametrize(("backbone", "ema_epochs"), [("tiny", 0), ("tiny_basic", 10)])
 def test_layers_after_the_next_keep_every_bit(small, digits, backbone, ema_epochs):
+    # Counts of batches lost one to rounding in averages over 10 epochs.
+    X, y = digits[0][:40], digits[1][:40]
     clf = small(backbone=backbone, ema_epochs=ema_epochs, max_epochs=1, trainable="all")
     pruner = Watch(clf, criterion="l1", amount=0.3, epochs_per_step=max(1, ema_epochs))
     pruner.seen = []
-    pruner.fit(*digits)
+    pruner.fit(X, y)
     layers = layers_of(pruner.estimator_.module_)
     names = [names[0] for names in layers]
     pruned = pruner.results_.layer[1:]
@@ -168,7 +174,7 @@ def test_layers_after_the_next_keep_every_bit(small, digits, backbone, ema_epoch
 def test_the_usual_control_retrains_everything_for_as_long(small, digits):
     tables = {}
     for retrain in ("progressive", "usual"):
-        pruner = Watch(small(max_epochs=6), criterion="norm", amount=0.3, retrain=retrain)
+        pruner = Watch(small(max_epochs=9), criterion="norm", amount=0.3, retrain=retrain)
         pruner.seen = []
         tables[retrain] = pruner.fit(*digits).results_
         if retrain == "usual":
@@ -177,7 +183,7 @@ def test_the_usual_control_retrains_everything_for_as_long(small, digits):
             assert all(moved(*pair) == everything for pair in pruner.seen)
     same = ["layer", "channels_before", "channels", "parameters", "macs", "epochs"]
     assert tables["usual"][same].equals(tables["progressive"][same])
-    assert tables["usual"].epochs.tolist() == list(range(7))  # 6 layers
+    assert tables["usual"].epochs.tolist() == list(range(9))  # 8 layers
 
 
 def test_nothing_stays_held(small, digits):
@@ -215,12 +221,11 @@ def test_only_kernels_that_can_be_spared_are_removed(fitted, digits):
         assert row.relevance[row.remaining].max(initial=-1) >= row.relevance[gone].max(initial=-1)
 
 
-@pytest.mark.parametrize("criterion", ["leave_one_out", "taylor"])
-@pytest.mark.parametrize("threshold", [0.0, 0.1])
+@pytest.mark.parametrize(("criterion", "threshold"), [("leave_one_out", 0.0), ("taylor", 0.1)])
 def test_what_is_removed_costs_no_more_than_the_threshold(fitted, run_of, threshold, criterion):
     clf = fitted()
     run = run_of(clf, criterion=criterion, threshold=threshold)
-    for group in find_groups(clf.module_, streams=False):
+    for group in find_groups(clf.module_, streams=False)[::3]:
         relevance_, remaining = run.pruner._judge(run, group, None)
         gone = np.setdiff1d(np.arange(group.size), remaining)
         full, cut = score_without(run, group, [[], gone])
@@ -263,23 +268,23 @@ def test_an_amount_of_each_layer(fitted, digits, backbone, amount):
     assert same == (amount == 0)
 
 
-@pytest.mark.parametrize("measure", ["parameters", "macs"])
-@pytest.mark.parametrize("streams", [False, True])
-def test_a_target_for_the_whole_network(small, digits, measure, streams):
-    pruner = ProgressiveKernelPruner(
-        small(max_epochs=1), criterion="l1", target=0.3, measure=measure, streams=streams
-    )
+@pytest.mark.parametrize(
+    ("measure", "streams", "target"), [("parameters", True, 0.3), ("macs", False, 0.15)]
+)
+def test_a_target_for_the_whole_network(fitted, digits, measure, streams, target):
+    settings = {"criterion": "l1", "measure": measure, "epochs_per_step": 0}
+    pruner = ProgressiveKernelPruner(fitted(), **settings, target=target, streams=streams)
     table = pruner.fit(*digits).results_
     share = table[measure].iloc[-1] / table[measure].iloc[0]
-    assert 0.5 < share <= 0.7
+    assert 0.85 - target < share <= 1 - target
     removed = 1 - table.channels[1:] / table.channels_before[1:]
     assert removed.max() - removed.min() < 0.25  # rounded to channels
     assert table.channels.iloc[0] == table.channels_before[1:].sum()
     assert any(table.layer == "stump.0") == streams
 
 
-def test_a_target_out_of_reach(small, digits):
-    pruner = ProgressiveKernelPruner(small(max_epochs=1), criterion="l1", target=0.999)
+def test_a_target_out_of_reach(fitted, digits):
+    pruner = ProgressiveKernelPruner(fitted(), criterion="l1", target=0.999, epochs_per_step=0)
     with pytest.warns(UserWarning, match=r"may not remove 99\.9% of the parameters"):
         pruner.fit(*digits)
     groups = find_groups(pruner.estimator_.module_, streams=False)
@@ -325,7 +330,7 @@ class Selector:
 @pytest.mark.parametrize("validation_fraction", [None, 0.2])
 def test_a_selector_is_shown_activations_and_decides(fitted, digits, validation_fraction):
     selector = Selector(lambda maps: np.arange(len(maps)) % 4 != 1)
-    clf = fitted()
+    clf = fitted(n_branches=1)
     pruner = ProgressiveKernelPruner(
         clf,
         criterion="norm",
@@ -359,7 +364,9 @@ def test_a_selector_is_shown_activations_and_decides(fitted, digits, validation_
     ],
 )
 def test_wrong_selectors(fitted, digits, keep, message):
-    pruner = ProgressiveKernelPruner(fitted(), criterion="l1", selector=keep, epochs_per_step=0)
+    pruner = ProgressiveKernelPruner(
+        fitted(), criterion="l1", selector=Selector(keep), epochs_per_step=0
+    )
     with pytest.raises(ValueError, match=message):
         pruner.fit(*digits)
 
@@ -374,10 +381,11 @@ def quick(**parameters):
     return ProgressiveKernelPruner(clf, **{"criterion": "l1", "epochs_per_step": 0} | parameters)
 
 
-def test_grid_search_over_targets_in_two_processes(digits):
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_grid_search_over_targets(digits, n_jobs):
     X, y = digits[0][:40], digits[1][:40]
     grid = {"target": [0.1, 0.4]}
-    search = GridSearchCV(quick(), grid, cv=2, n_jobs=2, error_score="raise").fit(X, y)
+    search = GridSearchCV(quick(), grid, cv=2, n_jobs=n_jobs, error_score="raise").fit(X, y)
     best = search.best_estimator_
     assert best.target == search.best_params_["target"]
     table = best.results_
