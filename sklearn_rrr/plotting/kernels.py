@@ -137,10 +137,13 @@ class KernelMosaicDisplay(Display):
             )
         if scores is not None:
             scores = np.asarray(scores, dtype=float)
-            _check_shape("scores", scores.shape, activations.shape[:1])
+            _check_shape(
+                "scores", scores, scores.shape == activations.shape[:1], f"({len(activations)},)"
+            )
         if images is not None:
-            images = np.asarray(images)
-            _check_shape("images", images.shape[:1] + images.shape[3:], (len(activations[0]), 3))
+            images, n = np.asarray(images), activations.shape[1]
+            fits = images.ndim == 4 and images.shape[::3] == (n, 3)
+            _check_shape("images", images, fits, f"({n}, S, S, 3)")
         return cls(activations, scores, images=images, layer=layer).plot(ax, **kwargs)
 
     def _draw(self, ax, kwargs):
@@ -181,9 +184,9 @@ class KernelMosaicDisplay(Display):
         ax.set(xlim=limits[0], ylim=limits[1])
 
 
-def _check_shape(name, shape, expected):
-    if shape != expected:
-        raise ValueError(f"`{name}` must have the shape {expected}; got {shape}.")
+def _check_shape(name, array, fits, rule):
+    if not fits:
+        raise ValueError(f"`{name}` must have the shape {rule}; got {array.shape}.")
 
 
 def make_mosaic(tiles, gaps, fill=np.nan):
