@@ -1,6 +1,6 @@
 """Simplification layer by layer, each followed by a retraining of the layers up to the next.
 
-Progressive kernel pruning (arXiv:2101.04699; derived from its abstract). The layers of a network
+Osaku, Gomes and Falcão (2021), arXiv:2101.04699; derived from its abstract. The layers of a network
 are simplified one after the other, from the first to the last. The kernels of a layer are judged
 by numbers, or by a person who looks at what they respond to; those of low relevance are removed,
 and only then is the network retrained, "from the next layer to the first one".
@@ -120,8 +120,8 @@ default="leave_one_out"
 
     References
     ----------
-    Simplification of convolutional networks by progressive retraining (2021), arXiv:2101.04699.
-    Derived from its abstract.
+    Osaku, Gomes and Falcão (2021), Convolutional neural network simplification with progressive
+    retraining, arXiv:2101.04699. Derived from its abstract.
 
     Examples
     --------
@@ -131,8 +131,10 @@ default="leave_one_out"
     >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, image_size=32, random_state=0)
     >>> pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.25, epochs_per_step=1)
     >>> table = pruner.fit(X[:64] / 16, y[:64]).results_
-    >>> table[["layer", "channels_before", "channels"]].iloc[1].tolist()
-    ['stump.4.0.conv1', 32, 24]
+    >>> table.layer.tolist()[:3]
+    ['', 'stump.4.0.conv1', 'stump.4.0.conv2']
+    >>> table.channels_before.tolist()[1:3], table.channels.tolist()[1:3]
+    ([32, 32], [24, 24])
     """
 
     def __init__(
