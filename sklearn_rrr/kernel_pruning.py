@@ -22,7 +22,6 @@ from sklearn_rrr.pruning import BasePruner
 from sklearn_rrr.relevance import (
     activation_maps,
     pick_images,
-    read_held_out,
     score_leave_one_out,
     score_without,
 )
@@ -78,7 +77,7 @@ default="leave_one_out"
     max_drop : float or None, default=None
         Largest loss of score, against the start. A layer whose pruning goes beyond, after the
         retraining, is put back as it was; the next follows.
-    epochs_per_step : int or None, default=None
+    prune_every : int or None, default=None
         Epochs after each layer. With None all layers together take as long as the first fit, but
         each takes one epoch at least.
     scoring : str, callable or None, default=None
@@ -129,7 +128,7 @@ default="leave_one_out"
     >>> from sklearn_rrr import ProgressiveKernelPruner, RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, image_size=32, random_state=0)
-    >>> pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.25, epochs_per_step=1)
+    >>> pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.25, prune_every=1)
     >>> table = pruner.fit(X[:64] / 16, y[:64]).results_
     >>> table.layer.tolist()[:3]
     ['', 'stump.4.0.conv1', 'stump.4.0.conv2']
@@ -151,7 +150,7 @@ default="leave_one_out"
         streams=False,
         measure="parameters",
         max_drop=None,
-        epochs_per_step=None,
+        prune_every=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -163,6 +162,7 @@ default="leave_one_out"
             target=target,
             measure=measure,
             max_drop=max_drop,
+            prune_every=prune_every,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,
@@ -172,7 +172,6 @@ default="leave_one_out"
         self.criterion = criterion
         self.threshold = threshold
         self.amount = amount
-        self.epochs_per_step = epochs_per_step
         self.selector = selector
         self.mosaic_images = mosaic_images
         self.retrain = retrain
@@ -206,15 +205,13 @@ default="leave_one_out"
         check_choice("retrain", self.retrain, RETRAININGS)
         check_bool("streams", self.streams)
         check_int("mosaic_images", self.mosaic_images, 1)
-        if self.epochs_per_step is not None:
-            check_int("epochs_per_step", self.epochs_per_step, 0)
 
     # ------------------------------------------------------------------------- pruning
 
     def _prune(self, run):
         """Simplify one layer after the other, with a retraining after each."""
         groups = find_groups(run.network, self.streams)
-        amount, epochs = self._find_amount(run), self.epochs_per_step
+        amount, epochs = self._find_amount(run), self.prune_every
         if epochs is None:
             epochs = max(1, run.classifier._resolve_epochs(len(run.images)) // max(len(groups), 1))
         self._begin(run, epochs)
@@ -314,11 +311,7 @@ default="leave_one_out"
 
     def _ask(self, run, group, relevance):
         """Return which channels the selector keeps."""
-        if run.held_out is None:
-            source, labels = run.images.source, run.images.labels.numpy()
-        else:
-            source, labels = read_held_out(run)
-        images = pick_images(source, labels, self.mosaic_images, run.classifier.image_size_)
+        images = pick_images(run.watched, self.mosaic_images)
         maps = activation_maps(run.network, group, images)
         kept = np.asarray(self.selector(group.name, maps, relevance))
         if kept.shape != (group.size,) or kept.dtype != bool:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from sklearn_rrr.inference import fold_norms
-from sklearn_rrr.labels import encode_labels
 from sklearn_rrr.network import average_probabilities
 from sklearn_rrr.surgery import list_blocks
 
@@ -40,7 +39,7 @@ def score_without(run, group, subsets):
     device = classifier._prediction_device()
     network = fold_norms(run.network).to(device)
     before, after = _cut_before(network, group)
-    (source, labels), right = read_held_out(run), []
+    source, labels, right = run.watched.source, run.watched.labels.numpy(), []
     bf16 = classifier.precision == "bf16"
     with (
         torch.inference_mode(),
@@ -57,12 +56,6 @@ def score_without(run, group, subsets):
                 named.append(votes.argmax(1).cpu().numpy())
             right.append(np.stack(named) == labels[index])
     return _balance(np.concatenate(right, 1), labels)
-
-
-def read_held_out(run):
-    """Return the images held out as a source, and their labels 0 … K - 1, (n,)."""
-    X, y = run.held_out
-    return run.classifier._read(X, reset=False), encode_labels(y, run.classifier.classes_)[1]
 
 
 def _cut_before(network, group):
@@ -148,8 +141,8 @@ def activation_maps(network, group, images):
     return torch.cat(kept).transpose(0, 1).float().cpu().numpy()
 
 
-def pick_images(source, labels, number, image_size):
-    """Return up to `number` images, spread evenly over the classes, as a tensor (n, 3, S, S)."""
-    order = np.argsort(labels, kind="stable")
+def pick_images(images, number):
+    """Return up to `number` of LabelledImages, spread evenly over the classes: (n, 3, S, S)."""
+    order = np.argsort(images.labels.numpy(), kind="stable")
     picked = np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int)
-    return source.load(order[picked], image_size)
+    return images.source.load(order[picked], images.image_size)

@@ -49,7 +49,7 @@ OTHERS = {
     "fine-tuning": FineTuningClassifier("tiny", **TINY),
     "selector": BlockSelector(RRRNetClassifier("tiny", **TINY), max_blocks=5, tol=None),
     "progressive": ProgressiveKernelPruner(
-        RRRNetClassifier("tiny", **TINY, n_branches=1), amount=0.2, epochs_per_step=2
+        RRRNetClassifier("tiny", **TINY, n_branches=1), amount=0.2, prune_every=1
     ),
 }
 
