@@ -23,6 +23,7 @@ _HOMES = {
     "MultiTaskStore": "tasks",
     "NetTailorClassifier": "nettailor",
     "OnnxClassifier": "onnx_classifier",
+    "ProgressiveKernelPruner": "kernel_pruning",
     "RRRNetClassifier": "classifier",
     "cost_report": "costs",
     "count_macs": "costs",

@@ -201,10 +201,14 @@ class BasePruner(ImageMetaClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self):
+    def _check_amount(self):
+        """Check what says how much is removed."""
         check_real("target", self.target, 0, 0.999, "A share of what is there, to be removed.")
-        check_choice("measure", self.measure, self._measures)
         check_int("n_steps", self.n_steps, 1)
+
+    def _check_parameters(self):
+        self._check_amount()
+        check_choice("measure", self.measure, self._measures)
         if self.prune_every is not None:
             check_int("prune_every", self.prune_every, 0)
         check_scoring_parameter(self.scoring)

@@ -238,7 +238,7 @@ class BranchNet(NeuralNet):
         """Put the averaged weights in place, and the latest ones back."""
         parts = self.module_.trainable_parts()
         latest = copy.deepcopy(parts.state_dict())
-        parts.load_state_dict(self.averages[0].module.state_dict())
+        _put_averages(self.averages[0], parts)
         try:
             yield
         finally:
@@ -380,8 +380,13 @@ class _WeightAveraging(Callback):
 
     def on_train_end(self, net, **_):
         if net.averages:
-            average = net.averages.pop()
-            net.module_.trainable_parts().load_state_dict(average.module.state_dict())
+            _put_averages(net.averages.pop(), net.module_.trainable_parts())
+
+
+def _put_averages(averages, parts):
+    """Load averaged weights; counts of batches are no averages, and lost one by rounding."""
+    state = averages.module.state_dict().items()
+    parts.load_state_dict({k: v for k, v in state if v.is_floating_point()}, strict=False)
 
 
 class _AfterStep(Callback):

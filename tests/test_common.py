@@ -26,6 +26,7 @@ from sklearn_rrr import (
     FineTuningClassifier,
     LastLayerClassifier,
     NetTailorClassifier,
+    ProgressiveKernelPruner,
     RRRNetClassifier,
 )
 
@@ -57,6 +58,9 @@ OTHERS = {
     "basis": BasisScalingPruner(RRRNetClassifier("tiny", **TINY), target=0.1, n_steps=2),
     "blocks": BlockPruner(RRRNetClassifier("tiny", blocks=None, **TINY), target=0.05, n_steps=1),
     "elements": ElementPruner(RRRNetClassifier("tiny", **TINY), target=0.2, n_steps=2),
+    "progressive": ProgressiveKernelPruner(
+        RRRNetClassifier("tiny", **TINY, n_branches=1), amount=0.2, prune_every=1
+    ),
 }
 
 

@@ -24,13 +24,13 @@ ORDER = [
     | {"synthesis"},
     {"batches", "factors", "network", "weights"},
     {"checkpoints", "devices", "surgery", "tailoring"},
-    {"meta", "importance", "training"},
+    {"meta", "importance", "relevance", "training"},
     {"ensembling", "predicting"},
     {"base"},
     {"classifier"},
     {"baselines", "block_search", "pruning"},
     {"block_selection", "nettailor", "block_pruning", "channel_pruning", "element_pruning"},
-    {"basis_scaling"},
+    {"basis_scaling", "kernel_pruning"},
     {"persistence", "plotting"},
     {"tasks"},
 ]
@@ -47,7 +47,8 @@ WITHIN_SYNTHESIS = [
     {"contours", "fractals"},
     {"images"},
 ]
-WITHIN_PLOTTING = [{"display"}, {"agreement", "blocks", "costs", "reliability", "training"}]
+WITHIN_PLOTTING = [{"display"}, {"agreement", "blocks", "costs", "kernels"}]
+WITHIN_PLOTTING[1] |= {"reliability", "training"}
 
 
 def test_public_names():
@@ -66,6 +67,7 @@ def test_public_names():
         "NaiveEnsemble",
         "NetTailorClassifier",
         "OnnxClassifier",
+        "ProgressiveKernelPruner",
         "RRRNetClassifier",
         "SnapshotEnsemble",
         "cost_report",
@@ -91,6 +93,7 @@ METHODS += ["BlockSelector." + m for m in ("fit", "predict", "predict_proba", "s
 METHODS += ["NetTailorClassifier." + m for m in ("fit", "predict", "predict_proba")]
 METHODS += ["MultiTaskStore." + m for m in ("add", "load", "sizes")]
 METHODS += ["tasks.load_task", "tasks.save_task"]
+METHODS += ["ProgressiveKernelPruner.fit"]
 METHODS += ["OnnxClassifier." + m for m in ("fit", "predict", "predict_branches", "predict_proba")]
 METHODS += ["OnnxClassifier.predict_uncertainty"]
 DRAWN = ["synthesis.SyntheticImages", "synthesis.find_fonts", "baselines.paper_models"]

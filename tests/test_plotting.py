@@ -11,11 +11,18 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from sklearn_rrr import BlockSelector, RRRNetClassifier, cost_report, plotting
+from sklearn_rrr import (
+    BlockSelector,
+    ProgressiveKernelPruner,
+    RRRNetClassifier,
+    cost_report,
+    plotting,
+)
 from sklearn_rrr.plotting import (
     BlockSelectionDisplay,
     BranchAgreementDisplay,
     CostRadarDisplay,
+    KernelMosaicDisplay,
     ReliabilityDisplay,
     TrainingCurveDisplay,
 )
@@ -375,12 +382,89 @@ def test_wrong_predictions():
         ReliabilityDisplay.from_predictions([0, 1], good, n_bins=0)
 
 
+# --------------------------------------------------------------------------- the kernels
+
+
+def test_mosaics_by_hand():
+    activations = np.array([1.0, 2.0, 4.0])[:, None, None, None] * np.ones((3, 3, 1, 2))
+    activations[1, 2] = 1  # half of its kernel's largest
+    activations[2] = 0  # a kernel that responds to nothing
+    display = KernelMosaicDisplay.from_activations(activations, scores=[0.5, 0.25, -1], layer="l1")
+    assert display.order_.tolist() == [2, 1, 0]
+    drawn = display.mosaic_.get_array()
+    x = np.nan  # gaps, and no fourth image, no fourth kernel
+    zero, one, half = [[0, 0], [1, 1], [0.5, 0.5]]
+    expected = [
+        [*zero, x, *zero, x, x, *one, x, *one],
+        [x] * 12,
+        [*zero, x, x, x, x, x, *half, x, x, x],
+        [x] * 12,
+        [x] * 12,
+        [*one, x, *one, x, x, x, x, x, x, x],
+        [x] * 12,
+        [*one, x, x, x, x, x, x, x, x, x, x],
+    ]
+    np.testing.assert_array_equal(np.ma.filled(drawn, x), expected)
+    names = [text.get_text() for text in display.ax_.texts]
+    assert names == ["2: -1", "1: 0.25", "0: 0.5"]
+    assert display.ax_.get_title() == "l1"
+    assert display.pictures_ is None
+
+
+def test_images_are_the_first_mosaic():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    images[1, ..., 0] = 255
+    display = KernelMosaicDisplay.from_activations(
+        np.ones((5, 2, 4, 4)), images=images, cmap="gray"
+    )
+    assert display.order_.tolist() == list(range(5))
+    assert [text.get_text() for text in display.ax_.texts] == ["images", *"01234"]
+    pictures = display.pictures_.get_array()
+    assert pictures.shape == (8, 18, 3)  # two of 8, and a gap as wide as that of the maps
+    np.testing.assert_array_equal(pictures[:, 10:], np.broadcast_to([1.0, 0, 0], (8, 8, 3)))
+    assert display.pictures_.get_extent() == [-0.5, 8.5, 3.5, -0.5]
+    assert np.isnan(np.ma.filled(display.mosaic_.get_array()[:4, :9], np.nan)).all()
+    assert display.mosaic_.get_cmap().name == "gray"
+
+
+def test_kernels_of_fitted_estimators(small, digits):
+    X, y = digits
+    clf = small(max_epochs=1).fit(X, y)
+    pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.5, prune_every=0).fit(X, y)
+    of_clf, of_pruner = (
+        KernelMosaicDisplay.from_estimator(e, X[:5], "stump.4.0.conv1") for e in (clf, pruner)
+    )
+    kept = pruner.results_.remaining[1]
+    assert of_clf.activations.shape[:2] == (4, 5)
+    np.testing.assert_allclose(of_pruner.activations, of_clf.activations[kept], atol=1e-6)
+    assert of_clf.images.shape == (5, 16, 16, 3)
+    assert of_clf.ax_.get_title() == "stump.4.0.conv1"
+
+
+def test_wrong_kernels(small, digits):
+    good = np.ones((3, 2, 4, 4))
+    with pytest.raises(ValueError, match=r"the shape \(C, n_images, h, w\); got \(3, 2, 4\)"):
+        KernelMosaicDisplay.from_activations(good[..., 0])
+    with pytest.raises(ValueError, match=r"at least 0, as after a ReLU; got a smallest of -1"):
+        KernelMosaicDisplay.from_activations(-good)
+    with pytest.raises(ValueError, match=r"`scores` must have the shape \(3,\); got \(2,\)"):
+        KernelMosaicDisplay.from_activations(good, scores=[1, 2])
+    with pytest.raises(
+        ValueError, match=r"`images` must have the shape \(2, S, S, 3\); got \(2, 3"
+    ):
+        KernelMosaicDisplay.from_activations(good, images=np.ones((2, 3, 8, 8)))
+    clf = small(max_epochs=1).fit(*digits)
+    with pytest.raises(ValueError, match=r"`layer` must be one of 'stump.0', 'stump.4.0.conv1', "):
+        KernelMosaicDisplay.from_estimator(clf, digits[0][:2], "conv1")
+
+
 # ---------------------------------------------------------------------------- all of them
 
 OF_ESTIMATORS = {
     TrainingCurveDisplay: (),
     BranchAgreementDisplay: (np.zeros((2, 8, 8)),),
     ReliabilityDisplay: (np.zeros((2, 8, 8)), [0, 1]),
+    KernelMosaicDisplay: (np.zeros((2, 8, 8)), "stump.0"),
 }
 
 
@@ -421,6 +505,7 @@ def displays(results, report):
         CostRadarDisplay(report / report.max(), report.max()),
         BranchAgreementDisplay(np.eye(2)),
         ReliabilityDisplay(half, half, np.array([1]), 0.0),
+        KernelMosaicDisplay(np.ones((2, 3, 4, 4))),
     ]
 
 
@@ -456,6 +541,8 @@ def test_without_matplotlib(displays, monkeypatch, small, digits):
     monkeypatch.setattr(clf, "predict_branches", None)  # not even called
     with pytest.raises(ImportError, match=message):
         ReliabilityDisplay.from_estimator(clf, *digits)
+    with pytest.raises(ImportError, match=message):
+        KernelMosaicDisplay.from_estimator(clf, digits[0], "no layer")
     with pytest.raises(ImportError, match=message):
         CostRadarDisplay.from_estimators({"clf": clf})
 

@@ -363,3 +363,14 @@ def test_held_modules_keep_every_bit(small, digits):
     for name, value in clf.module_.state_dict().items():
         is_held = name.rpartition(".")[0] in [*held, "normalize"]
         assert torch.equal(value, before[name]) == is_held, name
+
+
+def test_averages_leave_the_counts_of_held_norms(small, digits):
+    """0.9 · 7 + 0.1 · 7 is less than 7 in float32."""
+    clf = small(max_epochs=12, ema_epochs=10, trainable="all").fit(*digits)
+    norm = clf.module_.stump[1]
+    norm.num_batches_tracked.fill_(7)
+    clf.module_.hold(["stump.0", "stump.1"])
+    images = clf._read_training_data(*digits, None, clf.classes_)
+    clf._train_on(images, clf._settings(len(images), 0))
+    assert norm.num_batches_tracked == 7

@@ -1,4 +1,4 @@
-"""Displays: a training, a search for blocks, costs, the branches and their calibration, drawn.
+"""Displays: a training, a search, costs, branches and their calibration, kernels, drawn.
 
 As in scikit-learn, a display holds what it draws, a class method computes it, and ``plot`` draws
 it again. matplotlib is imported when something is drawn.
@@ -7,6 +7,7 @@ it again. matplotlib is imported when something is drawn.
 from sklearn_rrr.plotting.agreement import BranchAgreementDisplay
 from sklearn_rrr.plotting.blocks import BlockSelectionDisplay
 from sklearn_rrr.plotting.costs import CostRadarDisplay
+from sklearn_rrr.plotting.kernels import KernelMosaicDisplay
 from sklearn_rrr.plotting.reliability import ReliabilityDisplay
 from sklearn_rrr.plotting.training import TrainingCurveDisplay
 
@@ -14,6 +15,7 @@ __all__ = [
     "BlockSelectionDisplay",
     "BranchAgreementDisplay",
     "CostRadarDisplay",
+    "KernelMosaicDisplay",
     "ReliabilityDisplay",
     "TrainingCurveDisplay",
 ]
