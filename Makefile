@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/microalbum
 STEPS ?=
 
-.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs bench-speed bench-paper bench-digits pretrain-synth50 transfer-synth50 clean
+.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs bench-speed bench-paper bench-digits bench-compress bench-granularity pretrain-synth50 transfer-synth50 clean
 
 help:
 	@echo "make demo         the main job on real digits (two minutes)"
@@ -18,6 +18,8 @@ help:
 	@echo "make bench-memory time and memory of fit and predict on 400 to 40,000 files"
 	@echo "make bench-paper  the paper's models and figures on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-digits ensemble strategies and their uncertainty (20 minutes)"
+	@echo "make bench-compress ways to a smaller network on a folder of data sets, DATA=$(DATA)"
+	@echo "make bench-granularity latency against sparsity of elements, channels and blocks"
 	@echo "make pretrain-synth50  the bundled weights anew (70 minutes; STEPS=50 to try it)"
 	@echo "make transfer-synth50  the trials before its recipe, judged by transfer, DATA=$(DATA)"
 
@@ -62,6 +64,12 @@ bench-paper: install
 
 bench-digits: install
 	$(BIN)/python -m benchmarks.digits
+
+bench-compress: install
+	$(BIN)/python -m benchmarks.compress --data $(DATA) --jobs 2
+
+bench-granularity: install
+	$(BIN)/python -m benchmarks.granularity
 
 pretrain-synth50: install
 	$(BIN)/python -m pretraining $(if $(STEPS),--steps $(STEPS) --folder build/synth50-$(STEPS))

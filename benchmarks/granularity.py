@@ -46,7 +46,8 @@ class Untrained:
 def prune_elements(network, share):
     network = copy.deepcopy(network)
     weights = [(m, "weight") for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
-    prune.global_unstructured(weights, prune.L1Unstructured, amount=float(share))
+    number = round(share * count_parameters(network))
+    prune.global_unstructured(weights, prune.L1Unstructured, amount=number)
     for weight in weights:
         prune.remove(*weight)
     return network

@@ -11,7 +11,10 @@ from sklearn_rrr.weights import write_atomically
 
 def read_rows(file, text):
     """Read rows; columns named in `text` stay words: a set may be named NA, a digest all digits."""
-    return pd.read_csv(file, dtype=dict.fromkeys(text, str), keep_default_na=False)
+    numbers = [name for name in pd.read_csv(file, nrows=0) if name not in text]
+    missing = {key: [""] for key in numbers}
+    kinds = dict.fromkeys(text, str)
+    return pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values=missing)
 
 
 def run_jobs(jobs, file, key, text, n_jobs, describe):

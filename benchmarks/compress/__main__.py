@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "compress"
 KEY = ["backbone", "epochs", "image_size", "system", "share", "set", "data", "seed"]
 TEXT = ("set", "data", "system")
 START = "fine-tuned"
-# By the share of the parameters that is asked to go; progressive pruning counts kernels a layer.
+# By the share of the parameters that is asked to go.
 PRUNERS = {
     "basis scaling": lambda start, share: BasisScalingPruner(start, target=share),
     "channels": lambda start, share: ChannelPruner(start, target=share),
@@ -47,9 +47,9 @@ PRUNERS = {
     ),
     "blocks": lambda start, share: BlockPruner(start, target=share),
     "elements": lambda start, share: ElementPruner(start, target=share),
-    "kernels, progressive": lambda start, share: ProgressiveKernelPruner(start, amount=share),
+    "kernels, progressive": lambda start, share: ProgressiveKernelPruner(start, target=share),
     "kernels, usual": lambda start, share: ProgressiveKernelPruner(
-        start, amount=share, retrain="usual"
+        start, target=share, retrain="usual"
     ),
 }
 
@@ -67,8 +67,9 @@ def make_system(key, start):
     if key["system"] == "NetTailor":
         return NetTailorClassifier(**common)
     pruner = PRUNERS[key["system"]](start, key["share"])
-    # Nothing is chosen, so that they may learn from all images.
-    return pruner.set_params(validation_fraction=None, random_state=key["seed"])
+    # Where nothing is judged on images held out, none are.
+    held_out = pruner.validation_fraction if key["system"].startswith("kernels") else None
+    return pruner.set_params(validation_fraction=held_out, random_state=key["seed"])
 
 
 def model_path(folder, key):
