@@ -4,8 +4,8 @@ Smaller networks
 ================
 
 A network fitted on digits is made smaller: by the basis vectors of its convolutions, by their
-channels, and by both, one after the other, which trains for twice as long. What is left is drawn against the accuracy on test
-images; beside it, what the kernels of the first layer respond to.
+channels, and by both, one after the other, which trains for twice as long. What is left is drawn
+against the accuracy on test images; beside it, what the kernels of the first layer respond to.
 """
 
 import matplotlib.pyplot as plt
