@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/microalbum
 STEPS ?=
 
-.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs bench-speed bench-paper bench-digits bench-compress bench-granularity pretrain-synth50 transfer-synth50 clean
+.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs bench-speed bench-paper bench-digits bench-compress bench-basis bench-granularity pretrain-synth50 transfer-synth50 clean
 
 help:
 	@echo "make demo         the main job on real digits (two minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-paper  the paper's models and figures on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-digits ensemble strategies and their uncertainty (20 minutes)"
 	@echo "make bench-compress ways to a smaller network on a folder of data sets, DATA=$(DATA)"
+	@echo "make bench-basis  how far basis scaling goes on digits and CHR_MNIST, DATA=$(DATA)"
 	@echo "make bench-granularity latency against sparsity of elements, channels and blocks"
 	@echo "make pretrain-synth50  the bundled weights anew (70 minutes; STEPS=50 to try it)"
 	@echo "make transfer-synth50  the trials before its recipe, judged by transfer, DATA=$(DATA)"
@@ -67,6 +68,9 @@ bench-digits: install
 
 bench-compress: install
 	$(BIN)/python -m benchmarks.compress --data $(DATA) --jobs 2
+
+bench-basis: install
+	$(BIN)/python -m benchmarks.basis --data $(DATA) --jobs 2
 
 bench-granularity: install
 	$(BIN)/python -m benchmarks.granularity

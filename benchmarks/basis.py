@@ -22,8 +22,8 @@ from benchmarks.rows import run_jobs
 from sklearn_rrr import BasisScalingPruner, ChannelPruner, FineTuningClassifier
 
 RESULTS = Path(__file__).parent / "results"
-KEY = ["data", "image_size", "epochs", "way", "target", "fold"]
-TEXT = ("data", "way")
+KEY = ["backbone", "data", "image_size", "epochs", "way", "target", "fold"]
+TEXT = ("backbone", "data", "way")
 N_FOLDS = 5
 TARGETS = (0.5, 0.75, 0.9, 0.95, 0.98)
 WAYS = {
@@ -52,11 +52,13 @@ def measure(key, folder, models, seed, n_threads):
     folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(X, y)
     train, test = list(folds)[key["fold"]]
     images = (lambda part: X[part]) if key["data"] == "digits" else (lambda part: list(X[part]))
-    file = models / "basis_{data}_{image_size}_{epochs}_{fold}.joblib".format(**key)
+    file = models / "{backbone}_{data}_{image_size}_{epochs}_{fold}.joblib".format(**key)
     begin = time.perf_counter()
     if key["way"] == "fine-tuned":
         size, epochs = key["image_size"] or None, key["epochs"] or "auto"
-        clf = FineTuningClassifier(image_size=size, max_epochs=epochs, random_state=seed)
+        clf = FineTuningClassifier(
+            key["backbone"], image_size=size, max_epochs=epochs, random_state=seed
+        )
         clf.fit(images(train), y[train])
         joblib.dump(clf, file)
     else:
@@ -77,7 +79,15 @@ def list_jobs(options, ways):
             for way in ways:
                 for target in options.targets if way in WAYS else (0.0,):
                     size = options.digits_size if data == "digits" else options.image_size
-                    values = (data, size, options.epochs, way, float(target), fold)
+                    values = (
+                        options.backbone,
+                        data,
+                        size,
+                        options.epochs,
+                        way,
+                        float(target),
+                        fold,
+                    )
                     key = dict(zip(KEY, values, strict=True))
                     yield key, measure, (options.data, options.models, options.seed)
 
@@ -86,7 +96,7 @@ def report(rows):
     """Return the table of what was lost, and the largest target within a point, as Markdown."""
     lines = ["# Basis scaling: accuracy lost against parameters gone", ""]
     lines += [f"{N_FOLDS}-fold cross-validation; ± is half of the 95 % interval over folds.", ""]
-    for (data, size, epochs), part in rows.groupby(KEY[:3], sort=False):
+    for (backbone, data, size, epochs), part in rows.groupby(KEY[:4], sort=False):
         start = part[part.way == "fine-tuned"].set_index("fold")
         pruned = part[part.way != "fine-tuned"].join(start, on="fold", rsuffix="_start")
         pruned = pruned.assign(
@@ -96,10 +106,10 @@ def report(rows):
         groups = pruned.groupby(["way", "target"])
         table = groups[["accuracy", "lost", "gone"]].mean()
         table["±"] = groups.lost.agg(half_width)
-        lines += [f"## {data}, {size or 96} pixels" + (f", {epochs} epochs" if epochs else ""), ""]
-        lines += [
-            f"Before: {start.accuracy.mean():.4f}, {start.n_parameters.mean():.0f} parameters."
-        ]
+        title = f"## {backbone} on {data}" + (f", {size} pixels" if size else "")
+        lines += [title + (f", {epochs} epochs" if epochs else ""), ""]
+        before = start.accuracy.mean(), start.n_parameters.mean()
+        lines += ["Before: {:.4f}, {:.0f} parameters.".format(*before)]
         for way, rows_of_way in table.groupby("way"):
             within = rows_of_way[rows_of_way.lost < 1]
             best = f"{within.gone.max():.1f} % gone" if len(within) else "no target tried"
@@ -117,6 +127,7 @@ def main(arguments=None):
     add("--data", type=Path, default=Path("."), help="folder of data sets")
     add("--sets", nargs="*", default=["CHR_MNIST"], help="names of sets in it")
     add("--targets", type=float, nargs="*", default=list(TARGETS))
+    add("--backbone", default="synth50")
     add("--digits-size", type=int, default=32)
     add("--image-size", type=int, default=0, help="of the sets; 0: the backbone's")
     add("--epochs", type=int, default=0, help="of the first fit; 0: as by default")

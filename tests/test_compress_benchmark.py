@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks import granularity
+from benchmarks import basis, granularity
 from benchmarks.compress.__main__ import PRUNERS, TEXT, main
 from benchmarks.compress.report import summarise, summarise_nettailor
 from benchmarks.rows import read_rows
@@ -102,6 +102,21 @@ def test_every_pruner_asks_for_the_share():
             left *= 1 - pruner.target
             pruner = pruner.then
         assert left == pytest.approx(0.4)
+
+
+@pytest.mark.slow
+def test_basis_on_digits(tmp_path):
+    arguments = ["--sets", "--backbone", "tiny", "--epochs", "1", "--targets", "0.3"]
+    basis.main([*arguments, "--models", str(tmp_path), "--results", str(tmp_path)])
+    rows = read_rows(tmp_path / "basis.csv", basis.TEXT)
+    assert rows.groupby("way").size().to_dict() == {
+        "basis": 5,
+        "basis, then channels": 5,
+        "fine-tuned": 5,
+    }
+    assert "## tiny on digits, 32 pixels, 1 epochs" in (tmp_path / "basis.md").read_text()
+    small = rows[rows.way != "fine-tuned"].n_parameters
+    assert (small <= 0.7 * rows[rows.way == "fine-tuned"].n_parameters.min()).all()
 
 
 def test_granularity(tmp_path):
