@@ -98,7 +98,8 @@ def report(rows):
     lines += [f"{N_FOLDS}-fold cross-validation; ± is half of the 95 % interval over folds.", ""]
     for (backbone, data, size, epochs), part in rows.groupby(KEY[:4], sort=False):
         start = part[part.way == "fine-tuned"].set_index("fold")
-        pruned = part[part.way != "fine-tuned"].join(start, on="fold", rsuffix="_start")
+        before = start[["accuracy", "n_parameters"]]
+        pruned = part[part.way != "fine-tuned"].join(before.add_suffix("_start"), on="fold")
         pruned = pruned.assign(
             lost=100 * (pruned.accuracy_start - pruned.accuracy),
             gone=100 * (1 - pruned.n_parameters / pruned.n_parameters_start),
@@ -108,8 +109,7 @@ def report(rows):
         table["±"] = groups.lost.agg(half_width)
         title = f"## {backbone} on {data}" + (f", {size} pixels" if size else "")
         lines += [title + (f", {epochs} epochs" if epochs else ""), ""]
-        before = start.accuracy.mean(), start.n_parameters.mean()
-        lines += ["Before: {:.4f}, {:.0f} parameters.".format(*before)]
+        lines += ["Before: {:.4f}, {:.0f} parameters.".format(*before.mean())]
         for way, rows_of_way in table.groupby("way"):
             within = rows_of_way[rows_of_way.lost < 1]
             best = f"{within.gone.max():.1f} % gone" if len(within) else "no target tried"
