@@ -384,9 +384,14 @@ class _WeightAveraging(Callback):
 
 
 def _put_averages(averages, parts):
-    """Load averaged weights; counts of batches are no averages, and lost one by rounding."""
+    """Load averages of what learns; counts of batches are none, and lost one by rounding.
+
+    Nor is what does not learn: the average of -0.0 is 0.0, another bit.
+    """
+    held = {name for name, p in parts.named_parameters() if not p.requires_grad}
     state = averages.module.state_dict().items()
-    parts.load_state_dict({k: v for k, v in state if v.is_floating_point()}, strict=False)
+    learned = {k: v for k, v in state if v.is_floating_point() and k not in held}
+    parts.load_state_dict(learned, strict=False)
 
 
 class _AfterStep(Callback):

@@ -354,7 +354,8 @@ def test_rates_of_their_own(small, digits):
 
 
 def test_held_modules_keep_every_bit(small, digits):
-    clf = small(max_epochs=1).fit(*digits)
+    clf = small(max_epochs=1, ema_epochs=1).fit(*digits)
+    clf.module_.stump[0].weight.data[0] = -0.0
     held = ["stump.0", "stump.1", "branches.0.0.conv2", "branches.0.0.bn2"]
     clf.module_.hold(held)
     before = copy.deepcopy(clf.module_.state_dict())
@@ -363,6 +364,7 @@ def test_held_modules_keep_every_bit(small, digits):
     for name, value in clf.module_.state_dict().items():
         is_held = name.rpartition(".")[0] in [*held, "normalize"]
         assert torch.equal(value, before[name]) == is_held, name
+        assert not is_held or torch.equal(value.signbit(), before[name].signbit()), name
 
 
 def test_averages_leave_the_counts_of_held_norms(small, digits):
