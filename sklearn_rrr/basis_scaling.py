@@ -53,8 +53,8 @@ class BasisScalingPruner(BasePruner):
     n_steps : int, default=5
         Number of removals on the way to `target`, of equal shares.
     prune_every : int or None, default=None
-        Epochs of training after each removal, and so between two of them; None takes as many as
-        make all steps together as long as the estimator's own fit.
+        Epochs of training after each removal, and so between two of them, and here before the
+        first; None takes as many as make all of them together as long as the estimator's own fit.
     scoring : str, callable or None, default=None
         As in scikit-learn; None is the estimator's accuracy.
     validation_fraction : float or None, default=0.2
@@ -62,7 +62,8 @@ class BasisScalingPruner(BasePruner):
         the estimator was fitted on the same images before, scores flatter.
     then : pruner or None, default=None
         Another pruner that goes on with what this one leaves, on the same split: double pruning.
-        Its `estimator` and `random_state` are not used; its `target` counts from there.
+        Its `estimator`, `validation_fraction` and `random_state` are not used; its `target` counts
+        from there.
     random_state : int, RandomState instance or None, default=None
         Seed of split and training; None takes the estimator's.
     verbose : int, default=0
@@ -71,8 +72,9 @@ class BasisScalingPruner(BasePruner):
     Attributes
     ----------
     estimator_ : classifier
-        Fitted, with the pruned network: it predicts, is saved and exported as any other. A new
-        fit of it, or a clone, starts from its unpruned backbone.
+        Fitted, with the pruned network: it predicts, is saved and exported as any other. All of
+        it learns in ``partial_fit``; a new fit of it, or a clone, starts from its unpruned
+        backbone. `history_` is of the last training.
     results_ : pandas.DataFrame
         A row for the start and each step: ``pruner``, ``parameters`` and ``macs`` as they would be
         left, ``nonzero`` of the parameters, ``score``, ``epochs`` and ``seconds`` since the start
@@ -81,6 +83,10 @@ class BasisScalingPruner(BasePruner):
         Labels.
     skipped_ : list
         As of :class:`RRRNetClassifier`.
+    n_features_in_ : int
+        Length of a row; only where X had rows.
+    feature_names_in_ : ndarray of str
+        Names of the columns; only where X was a frame of rows with such names.
 
     See Also
     --------
@@ -137,6 +143,8 @@ class BasisScalingPruner(BasePruner):
         self.norms = norms
         self.learning_rate = learning_rate
 
+    _trains_before = 1  # to learn what matters
+
     def _check_parameters(self):
         super()._check_parameters()
         check_bool("norms", self.norms)
@@ -161,18 +169,18 @@ class BasisScalingPruner(BasePruner):
         """Train, and keep the mean importance of each basis vector."""
         changes = {"learning_rate": self.learning_rate, "stump_lr_factor": 1.0}
         changes["undecayed"] = UNDECAYED
-        with RunningImportance(run.network) as self._importance:
+        with RunningImportance(run.network) as run.importance:
             if epochs:
                 run.train(epochs, **changes)
             else:
-                self._importance.measure(run)
+                run.importance.measure(run)
 
     def _rank(self, run):
         groups = [
             ChannelGroup(pair.rank, parts=pair.groups, writers=[name])
             for name, pair in list_pairs(run.network)
         ]
-        return rank_units(groups, [self._importance.mean(g.name) for g in groups])
+        return rank_units(groups, [run.importance.mean(g.name) for g in groups])
 
     def _without(self, network, units):
         network = copy.deepcopy(network)

@@ -24,7 +24,8 @@ class BlockPruner(BasePruner):
     target, measure, max_drop : optional
         How far; `target` is passed by less than one block.
     n_steps, prune_every : optional
-        How fast; each step removes a block or more, so that many steps remove one at a time.
+        How fast; each step removes as many blocks as bring it to its share of `target`, at least
+        one, and steps whose share is reached before are left out.
     scoring, validation_fraction, then, random_state, verbose : optional
         How it is scored, what follows, and how it runs.
 
@@ -64,12 +65,20 @@ class BlockPruner(BasePruner):
         estimator = super()._make_estimator()
         return estimator.set_params(blocks=None) if self.estimator is None else estimator
 
+    def _check_start(self, estimator):
+        blocks = getattr(estimator, "blocks_", getattr(estimator, "blocks", None))
+        if blocks is not None and tuple(blocks) == (1, 1, 1, 1):
+            self._refuse(blocks)
+
+    def _refuse(self, blocks):
+        raise ValueError(
+            f"`estimator` has the blocks {tuple(blocks)}, of which none can be removed; use for "
+            "example blocks=None, which keeps all."
+        )
+
     def _prune(self, run):
         if not removable_blocks(run.network):
-            raise ValueError(
-                f"`estimator` has the blocks {run.classifier.blocks_}, of which none can be "
-                "removed; use for example blocks=None, which keeps all."
-            )
+            self._refuse(run.network.blocks)
         super()._prune(run)
         run.classifier.blocks_ = run.network.blocks
 

@@ -208,11 +208,14 @@ class BlockSelector(ImageMetaClassifier):
             For what is wrong with parameters, images or labels, and where even (1, 1, 1, 1) is
             beyond a budget.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X, y, sample_weight, classes=None):
         estimator = self._make_estimator()
         self._check_parameters()
         estimator._check_parameters()
         X, y = self._check_input(X, y)
-        data = ImageData(clone(estimator), X, y, sample_weight)
+        data = ImageData(clone(estimator), X, y, sample_weight, classes)
         with self._open_folder(estimator, data) as folder:
             search = BlockSearch(self, estimator, data, folder)
             search.run()

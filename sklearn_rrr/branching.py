@@ -199,11 +199,11 @@ def split_aligned(pretrained, branches, n_branches, generator=None):
 
 def _channels(source, target, n_branches):
     """Return the output channels of a block in the backbone and in one branch."""
-    source, target = _layers(source)[-1][0], _layers(target)[-1][0]
+    source, target = block_layers(source)[-1][0], block_layers(target)[-1][0]
     return source.out_channels, target.out_channels // n_branches
 
 
-def _layers(block):
+def block_layers(block):
     """Return the (convolution, norm) pairs of a block in order."""
     names = [name for name in ("conv1", "conv2", "conv3") if hasattr(block, name)]
     return [(getattr(block, name), getattr(block, name.replace("conv", "bn"))) for name in names]
@@ -211,8 +211,8 @@ def _layers(block):
 
 def _align_block(source, target, inputs, outputs, n_branches, generator):
     channels = inputs
-    last = len(_layers(source)) - 1
-    pairs = list(zip(_layers(source), _layers(target), strict=True))
+    last = len(block_layers(source)) - 1
+    pairs = list(zip(block_layers(source), block_layers(target), strict=True))
     for i, (old, new) in enumerate(pairs):
         if i == last:
             drawn = outputs

@@ -195,8 +195,8 @@ def _module(model):
     if not hasattr(model, "module_"):
         raise TypeError(
             f"`model` must be a module or a fitted image classifier; got a {type(model).__name__}. "
-            "Of a search pass best_estimator_, of a BlockSelector estimator_, of a pipeline its "
-            "last step."
+            "Of a search pass best_estimator_, of a BlockSelector or a pruner estimator_, of a "
+            "pipeline its last step."
         )
     return model.module_
 

@@ -66,18 +66,24 @@ def learning(parameters):
 def score_fisher(run, groups):
     """Return the Fisher ratio of the channels' mean activations: between over within classes.
 
-    Of several norms that write to a channel, the largest.
+    Of channels inside blocks after their ReLU; of a stream what each block adds to it, the largest
+    ratio counts.
     """
     names = {name for g in groups for name in g.norms}
     sums = dict.fromkeys(names, 0.0)  # Σ w x per class, (K, C)
+    inside = {name for g in groups if not g.is_stream for name in g.norms}
     squares = dict(sums)  # Σ w x², (C,)
     counts, pooled = 0.0, {}
-    hooks = [
-        run.network.get_submodule(name).register_forward_hook(
-            lambda _, __, output, name=name: pooled.update({name: output.float().mean((2, 3))})
-        )
-        for name in names
-    ]
+
+    def pool(name):
+        def keep(_, __, output):
+            output = output.relu() if name in inside else output
+            pooled[name] = output.float().mean((2, 3))
+
+        return keep
+
+    norms = [(run.network.get_submodule(name), pool(name)) for name in names]
+    hooks = [norm.register_forward_hook(hook) for norm, hook in norms]
     try:
         for _, (_, labels, weights) in run.losses():
             labels, weights = labels.cpu(), weights.cpu().double()
@@ -125,6 +131,8 @@ def score_channels(criterion, run, groups):
     """
     score = CRITERIA[criterion] if isinstance(criterion, str) else criterion
     scores = [torch.as_tensor(s).detach().float().cpu() for s in score(run, groups)]
+    if not all(s.isfinite().all() for s in scores):
+        raise ValueError("`criterion` gave numbers that are NaN or infinite.")
     if [len(s) for s in scores] != [g.size for g in groups]:
         raise ValueError(
             f"`criterion` must give a number for each of {[g.size for g in groups]} channels; "

@@ -29,7 +29,8 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
     """Fits classifiers and predicts with the one it ends with, ``estimator_``.
 
     A child implements ``_make_estimator()``, which returns the estimator to start from, and
-    names in ``_fitted`` what its ``fit`` sets.
+    ``_fit(X, y, sample_weight, classes=None)``, where `classes` are all labels that may occur;
+    it names in ``_fitted`` what that sets.
     """
 
     _fitted = ("estimator_", "results_", "classes_", "skipped_")
@@ -156,6 +157,8 @@ class ImageData:
         size = reader.image_size or self.backbone.image_size
         inspection = inspect_images(source, labels, size, reader.on_bad_file)
         kept, self.skipped = inspection.kept, inspection.skipped
+        if weights is not None:
+            kept = kept[weights[kept] > 0]
         self.X, self.y, self.labels = take_images(X, kept), self.y[kept], labels[kept]
         self.weights = None if weights is None else weights[kept]
         self.pixels, self.size = inspection.source, size

@@ -26,7 +26,7 @@ from sklearn_rrr.exclusion import BLOCK, prune, source
 from sklearn_rrr.images import MAX_IMAGE_PIXELS
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.network import average_probabilities
-from sklearn_rrr.tailoring import MEASURES, TailoredNet, TailoringPenalty, path_costs
+from sklearn_rrr.tailoring import COMPLEXITIES, TailoredNet, TailoringPenalty, path_costs
 from sklearn_rrr.training import OPTIMIZERS, train
 
 # Section 4.1 and the authors' settings, whatever the backbone. The teacher is fine-tuned by SGD
@@ -250,7 +250,7 @@ class NetTailorClassifier(BaseImageClassifier):
 
     def _check_parameters(self):
         check_int("n_skips", self.n_skips, 1)
-        check_choice("complexity", self.complexity, MEASURES)
+        check_choice("complexity", self.complexity, COMPLEXITIES)
         check_real("complexity_weight", self.complexity_weight, 0)
         check_real("teacher_weight", self.teacher_weight, 0)
         check_real("threshold", self.threshold, 0, 1)

@@ -78,7 +78,7 @@ def save(estimator, path):
     Notes
     -----
     Metadata routing requests are not kept, nor the images in `skipped_` that were no files, nor
-    the `teacher_` of a :class:`NetTailorClassifier`, which does not predict.
+    the teacher of a :class:`NetTailorClassifier`, which does not predict.
 
     Examples
     --------
@@ -100,8 +100,11 @@ def save(estimator, path):
     write(path, describe(estimator), tensors)
 
 
-def describe(estimator):
-    """Return all of a fitted classifier but its network's tensors, in what JSON can hold."""
+def describe(estimator, without=("teacher",)):
+    """Return all of a fitted classifier but its network's tensors, in what JSON can hold.
+
+    Parameters of the names in `without` become None.
+    """
     if type(estimator) is not ESTIMATORS.get(type(estimator).__name__):
         raise TypeError(
             f"`load` would not know a {type(estimator).__qualname__}; it knows "
@@ -110,6 +113,7 @@ def describe(estimator):
     state = estimator.__getstate__()
     for name in ("_metadata_request", "teacher_"):
         state.pop(name, None)
+    state |= {name: None for name in without if name in state}
     module = state.pop("module_")
     # Settings of the last training; what trains on settles its own augmentation.
     state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
@@ -146,8 +150,8 @@ def check_estimator(estimator):
     if not isinstance(estimator, BaseImageClassifier):
         raise TypeError(
             f"`estimator` must be a classifier of sklearn_rrr, such as {', '.join(ESTIMATORS)}; "
-            f"got a {type(estimator).__name__}. Of a pipeline or a search, pass the classifier "
-            "inside."
+            f"got a {type(estimator).__name__}. Of a pipeline, a search or a pruner, pass the "
+            "classifier inside."
         )
     check_is_fitted(estimator)
 

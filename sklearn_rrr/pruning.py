@@ -173,6 +173,7 @@ class BasePruner(ImageMetaClassifier):
     """
 
     _measures = ("parameters", "macs")
+    _trains_before = 0  # trainings before the first removal
 
     def __init__(
         self,
@@ -221,8 +222,6 @@ class BasePruner(ImageMetaClassifier):
                     f"`max_drop`={self.max_drop!r} needs images to score on; got "
                     "`validation_fraction`=None. Use for example 0.2."
                 )
-        if not (self.then is None or isinstance(self.then, BasePruner)):
-            raise TypeError(f"`then` must be another pruner or None; got {self.then!r}.")
         if not isinstance(self.verbose, bool):
             check_int("verbose", self.verbose, 0)
 
@@ -263,14 +262,20 @@ class BasePruner(ImageMetaClassifier):
             For what is wrong with parameters, images or labels, and where nothing can be
             removed.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X, y, sample_weight, classes=None):
         estimator = self._make_estimator()
         for pruner in self._chain():
-            pruner._check_parameters()
+            # The split is that of the first one.
+            checked = copy.copy(pruner).set_params(validation_fraction=self.validation_fraction)
+            checked._check_parameters()
+            pruner._check_start(estimator)
         X, y = self._check_input(X, y)
         seeded_by = self if self.random_state is not None else estimator
         rng = check_random_state(getattr(seeded_by, "random_state", None))
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        estimator, data, split = self._prepare(estimator, X, y, sample_weight, seed)
+        estimator, data, split = self._prepare(estimator, X, y, sample_weight, classes, seed)
         tables = []
         for pruner in self._chain():
             run = PruningRun(pruner, estimator, data, *split, seed)
@@ -279,23 +284,34 @@ class BasePruner(ImageMetaClassifier):
         self.results_ = pd.concat(tables, ignore_index=True)
         self.estimator_, self.skipped_ = estimator, data.skipped
         self.classes_ = estimator.classes_
+        estimator.trainable_ = "all"  # from now on, after a file, too
         return self
 
     def _chain(self):
         """Yield this pruner, and those that follow it."""
         pruner = self
         while pruner is not None:
+            if not isinstance(pruner, BasePruner):
+                raise TypeError(f"`then` must be another pruner or None; got {pruner!r}.")
             yield pruner
             pruner = pruner.then
 
-    def _prepare(self, estimator, X, y, sample_weight, seed):
+    def _check_start(self, estimator):
+        """Raise where nothing of the estimator, fitted or not, can be removed."""
+
+    def _prepare(self, estimator, X, y, sample_weight, classes, seed):
         """Return a fitted classifier of our own, the data, and their split."""
         inner = estimator
         while isinstance(inner, ImageMetaClassifier):
             inner = inner.estimator_ if hasattr(inner, "estimator_") else inner._make_estimator()
-        fitted = hasattr(estimator, "classes_")
-        reader = clone(inner)
-        data = ImageData(reader, X, y, sample_weight, estimator.classes_ if fitted else None)
+        fitted = hasattr(estimator, "module_") or hasattr(estimator, "estimator_")
+        data = ImageData(clone(inner), X, y, sample_weight, classes)
+        if fitted and len(unknown := np.setdiff1d(data.classes, estimator.classes_)):
+            raise ValueError(
+                f"y holds the labels {unknown.tolist()}, but `estimator` was fitted on "
+                f"{estimator.classes_.tolist()}. Leave them out, or pass "
+                "sklearn.base.clone(estimator), which is fitted anew."
+            )
         everything = np.arange(len(data.y))
         split = everything, everything[:0]
         if self.validation_fraction is not None:
@@ -304,11 +320,7 @@ class BasePruner(ImageMetaClassifier):
             estimator = clone(estimator)
             if "random_state" in estimator.get_params() and estimator.random_state is None:
                 estimator.set_params(random_state=seed)
-            part = data.part(split[0])
-            if isinstance(estimator, BranchClassifier):
-                estimator._fit(*part, classes=data.classes)
-            else:
-                estimator.fit(*part)
+            estimator._fit(*data.part(split[0]), classes=data.classes)
         if isinstance(estimator, ImageMetaClassifier):
             estimator = estimator.estimator_
         return _copy_fitted(estimator), data, split
@@ -332,17 +344,21 @@ class BasePruner(ImageMetaClassifier):
         """Lower the cost step by step, with a training after each."""
         epochs = self._epochs(run)
         start, start_cost = run.record(), run.cost()
+        last = copy.deepcopy(run.network)
         self._begin(run, epochs)
         shares = np.linspace(0, self.target, self.n_steps + 1)[1:]
         for share in tqdm(shares, desc=type(self).__name__, unit="step", disable=not self.verbose):
-            last = copy.deepcopy(run.network)
-            more = self._cut(run, (1 - share) * start_cost)
+            limit = (1 - share) * start_cost
+            if run.cost() <= limit:  # what went before was more than asked for
+                continue
+            more = self._cut(run, limit)
             self._retrain(run, epochs)
             row = run.record()
             if self.max_drop is not None and start["score"] - row["score"] > self.max_drop:
                 row["kept"] = False
                 run.put(last)
                 break
+            last = copy.deepcopy(run.network)
             if not more:
                 warnings.warn(
                     f"{type(self).__name__} removed all that it may, "
@@ -357,7 +373,8 @@ class BasePruner(ImageMetaClassifier):
         """Return the epochs of a step: all steps together take as many as the first fit."""
         if self.prune_every is not None:
             return self.prune_every
-        return max(1, run.classifier._resolve_epochs(len(run.images)) // self.n_steps)
+        trainings = self.n_steps + self._trains_before
+        return max(1, run.classifier._resolve_epochs(len(run.images)) // trainings)
 
     def _cut(self, run, limit):
         """Remove as little as brings the cost to `limit`; tell whether that was possible."""

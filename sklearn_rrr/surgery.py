@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from sklearn_rrr.branching import BranchLinear
+from sklearn_rrr.branching import BranchLinear, block_layers
 from sklearn_rrr.factors import ConvPair, with_weight
 
 
@@ -76,7 +76,7 @@ def list_blocks(network):
 
 def list_layers(name, block):
     """Return the names of the convolutions of a block, and of their norms, in order."""
-    numbers = [i for i in (1, 2, 3) if hasattr(block, f"conv{i}")]
+    numbers = range(1, len(block_layers(block)) + 1)
     return [(f"{name}.conv{i}", f"{name}.bn{i}") for i in numbers]
 
 
@@ -146,7 +146,7 @@ def keep_channels(network, group, index):
 
 def _keep_outputs(module, index):
     if isinstance(module, ConvPair):
-        return ConvPair(module.basis, _keep_outputs(module.mix, index))
+        return ConvPair(module.basis, _keep_outputs(module.mix, index)).smallest()
     if isinstance(module, nn.BatchNorm2d):
         norm = _norm_like(module, len(index))
         for key in ("weight", "bias", "running_mean", "running_var"):
@@ -159,7 +159,7 @@ def _keep_outputs(module, index):
 
 def _keep_inputs(module, index, shared):
     if isinstance(module, ConvPair):
-        return ConvPair(_keep_inputs(module.basis, index, shared), module.mix)
+        return ConvPair(_keep_inputs(module.basis, index, shared), module.mix).smallest()
     if isinstance(module, BranchLinear):
         columns = _inside_parts(index, len(module.weight), module.weight.shape[2])
         kept = [part[:, i] for part, i in zip(module.weight, columns, strict=True)]

@@ -20,7 +20,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr._validation import check_choice
 from sklearn_rrr.backbones import initialise
-from sklearn_rrr.branching import BranchLinear
+from sklearn_rrr.branching import BranchLinear, block_layers
 from sklearn_rrr.costs import count_parameters
 from sklearn_rrr.exclusion import BLOCK, all_paths, close, expected_complexity
 from sklearn_rrr.inference import fold_norms
@@ -28,7 +28,7 @@ from sklearn_rrr.network import ImageNetwork, Normalize
 
 # "One critical detail is the initialization" (section 4.1): the network starts as the pre-trained.
 START = {"block": 2.0, "proxy": -2.0}
-MEASURES = ("macs", "parameters")
+COMPLEXITIES = ("macs", "parameters")
 SQUEEZE = 4  # from a bottleneck's width to that of its proxies
 
 
@@ -164,7 +164,7 @@ class _Graph(nn.Module):
         super().__init__()
         widths, strides = [channels], [1]
         for block in blocks:
-            widths.append(_layers(block)[-1][0].out_channels)
+            widths.append(block_layers(block)[-1][0].out_channels)
             strides.append(strides[-1] * block.stride)
         self.nodes = nn.ModuleDict()
         for number, block in enumerate(blocks, 1):
@@ -251,7 +251,7 @@ class _Node(nn.Module):
     def fuse(self):
         """Do the same in fewer passes, in place; for a fixed node whose norms are folded."""
         if self.scale is not None:
-            last = _layers(self.block)[-1][0]
+            last = block_layers(self.block)[-1][0]
             shortcut = self.block.downsample
             for conv in (last,) if shortcut is None else (last, shortcut[0]):
                 conv.weight.mul_(self.scale)
@@ -273,16 +273,10 @@ class _Node(nn.Module):
                 self.proxies[origin] = proxy[:-2]
 
 
-def _layers(block):
-    """Return the (convolution, norm) pairs of torchvision's residual block, in order."""
-    numbers = [n for n in (1, 2, 3) if hasattr(block, f"conv{n}")]
-    return [(getattr(block, f"conv{n}"), getattr(block, f"bn{n}")) for n in numbers]
-
-
 def run_block(block, x, shortcut_scale=1.0):
     """Return what torchvision's residual block gives before its last ReLU: G_l."""
     shortcut = x if block.downsample is None else block.downsample(x)
-    *first, (conv, norm) = _layers(block)
+    *first, (conv, norm) = block_layers(block)
     for earlier_conv, earlier_norm in first:
         x = block.relu(earlier_norm(earlier_conv(x)))
     return torch.add(norm(conv(x)), shortcut, alpha=shortcut_scale)
@@ -329,7 +323,7 @@ def path_costs(network, image_size, measure="macs"):
     costs : dict of path to float
     """
     count = count_parameters
-    if check_choice("measure", measure, MEASURES) == "macs":
+    if check_choice("measure", measure, COMPLEXITIES) == "macs":
         products = _count_products(network, image_size)
 
         def count(part):

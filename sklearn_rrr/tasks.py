@@ -55,7 +55,8 @@ def save_task(estimator, path):
         )
     check_is_fitted(estimator)
     path = check_target(path)
-    content = {**describe(estimator), TASK: _digest(estimator.module_)}
+    content = describe(estimator, without=("teacher", "weights"))
+    content[TASK] = _digest(estimator.module_)
     tensors = {key: value.contiguous() for key, value in estimator.task_delta_.items()}
     write(path, content, tensors)
 
@@ -165,9 +166,10 @@ class MultiTaskStore:
     @property
     def tasks(self):
         """Names of the tasks, sorted."""
-        return sorted(
-            path.stem for path in self.folder.glob("*.safetensors") if path.name != BACKBONE
-        )
+        files = (path.name for path in self.folder.glob("*.safetensors"))
+        # Those that begin with a dot were being written when something stopped it.
+        names = (name for name in files if name != BACKBONE and not name.startswith("."))
+        return sorted(name.removesuffix(".safetensors") for name in names)
 
     def add(self, name, estimator):
         """Write the file of a task.
@@ -190,6 +192,8 @@ class MultiTaskStore:
             For other estimators and names, and for one that was trained on other weights.
         """
         path = self._path(name)
+        if isinstance(estimator, NetTailorClassifier) and hasattr(estimator, "module_"):
+            self._check_weights(estimator.module_)
         trial = path.with_name(f".{path.name}")
         try:
             save_task(estimator, trial)
@@ -198,6 +202,16 @@ class MultiTaskStore:
         finally:
             trial.unlink(missing_ok=True)
         return self
+
+    def _check_weights(self, module):
+        backbone, _ = load_backbone(self.backbone, self.folder / BACKBONE)
+        same = module.backbone_name == self.backbone
+        if not same or _digest(module) != _digest(TailoredNet(backbone, **module.arguments)):
+            raise ValueError(
+                f"`estimator` was trained on other weights than the {self.backbone!r} of this "
+                f"store; train it with weights={str(self.folder / BACKBONE)!r}, or use another "
+                "folder."
+            )
 
     def load(self, name):
         """Build the classifier of a task.

@@ -62,7 +62,7 @@ def test_importance_is_the_mean_of_squares_by_hand(fitted, digits, monkeypatch):
         return original(self, name, scale, slope)
 
     def see(pruner, run):
-        seen.update({name: pruner._importance.mean(name) for name, _ in list_pairs(run.network)})
+        seen.update({name: run.importance.mean(name) for name, _ in list_pairs(run.network)})
 
     monkeypatch.setattr(RunningImportance, "_add", record)
     catch(monkeypatch, "_rank", see)
@@ -130,7 +130,7 @@ def test_the_least_important_go_over_all_layers(fitted, digits, monkeypatch):
 
     def see(pruner, run):
         seen["importance"] = {
-            name: pruner._importance.mean(name).view(pair.groups, -1).sort(dim=1)[0].mean(0)
+            name: run.importance.mean(name).view(pair.groups, -1).sort(dim=1)[0].mean(0)
             for name, pair in list_pairs(run.network)
         }
 
@@ -182,3 +182,5 @@ def test_second_pruner_starts_from_what_the_first_left(fitted, digits, monkeypat
     parameters = pruner.results_.parameters.tolist()
     assert sizes == [parameters[0], parameters[1]] == [fitted.n_parameters_, parameters[2]]
     assert parameters[3] <= 0.6 * parameters[2] <= 0.36 * parameters[0] + 1
+    pairs = [m for m in pruner.estimator_.module_.modules() if isinstance(m, ConvPair)]
+    assert all(pair.smallest() is pair for pair in pairs)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_rrr import ChannelPruner, ElementPruner, measure_latency
+from sklearn_rrr import ChannelPruner, ElementPruner
 from sklearn_rrr.branching import BranchLinear
 from sklearn_rrr.pruning import PruningRun
 
@@ -24,9 +24,9 @@ def test_the_smallest_weights_of_all_layers_become_zero(fitted, digits):
     before = weights(fitted.module_)
     pruner = ElementPruner(fitted, target=0.5, n_steps=1, prune_every=0).fit(*digits)
     after = weights(pruner.estimator_.module_)
-    total = fitted.n_parameters_
-    others = int(sum(p.count_nonzero() for p in fitted.module_.parameters())) - len(before)
-    assert int(after.count_nonzero()) + others == int(total / 2)
+    start = sum(int(p.count_nonzero()) for p in fitted.module_.parameters())
+    others = fitted.n_parameters_ - len(before)
+    assert int(after.count_nonzero()) + others == int(start / 2)
     kept = after != 0
     assert before[kept].abs().min() >= before[~kept].abs().max()
     assert torch.equal(before[kept], after[kept])
@@ -50,12 +50,13 @@ def test_zeros_stay_zero_while_the_rest_learns(fitted, digits, monkeypatch):
     assert pruner.results_.parameters.nunique() == 1
 
 
-def test_zeros_may_be_followed_by_another_pruner(fitted, digits):
+def test_another_pruner_may_follow_and_revives_weights(fitted, digits):
     quick = {"n_steps": 1, "prune_every": 1}
     then = ChannelPruner(target=0.3, **quick)
     pruner = ElementPruner(fitted, target=0.5, then=then, **quick).fit(*digits)
     assert pruner.results_.parameters.iloc[-1] <= 0.7 * fitted.n_parameters_
-    assert measure_latency(pruner.estimator_, repeats=1).median > 0
+    nonzero = pruner.results_.nonzero.tolist()
+    assert nonzero[2] == nonzero[1] < 0.9 * nonzero[3]
 
 
 def test_impossible_shares(fitted, digits):

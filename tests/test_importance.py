@@ -80,9 +80,10 @@ def test_fisher_is_between_over_within(run):
     (ratios,) = score_channels("fisher", run, [group])
     pooled, labels = [], []
     norm = run.network.get_submodule(group.norms[0])
-    hook = norm.register_forward_hook(lambda _, __, out: pooled.append(out.mean((2, 3)).detach()))
+    hook = norm.register_forward_hook(lambda _, __, out: pooled.append(out.relu().mean((2, 3))))
     for images, y, _ in batches(run):
-        run.network(images)
+        with torch.no_grad():
+            run.network(images)
         labels.append(y)
     hook.remove()
     x, y = torch.cat(pooled).numpy(), torch.cat(labels).numpy()

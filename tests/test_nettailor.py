@@ -202,10 +202,12 @@ def test_published_settings_fit(make, digits):
 # ------------------------------------------------------------------------------ teachers
 
 
-def test_a_fitted_teacher_is_used_as_it_is(make, digits, teacher):
+def test_a_fitted_teacher_is_used_as_it_is(make, digits, teacher, tmp_path):
     before = copy.deepcopy(teacher.module_.state_dict())
     clf = make(teacher=teacher).fit(*digits)
     assert clf.teacher_ is teacher
+    save(clf.set_params(weights=None), tmp_path / "a")
+    assert load(tmp_path / "a").teacher is None  # it does not predict
     assert all(torch.equal(v, before[k]) for k, v in teacher.module_.state_dict().items())
     frozen = make(teacher=FrozenEstimator(teacher))
     assert clone(frozen).fit(*digits).teacher_ is teacher
