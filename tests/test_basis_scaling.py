@@ -76,23 +76,29 @@ def test_importance_is_the_mean_of_squares_by_hand(fitted, digits, monkeypatch):
         assert not torch.equal(scales[0], scales[n_batches - 1])
 
 
-def test_importance_of_one_batch(fitted, digits):
-    network = split_convolutions(fitted.module_).eval()
+def test_importance_of_one_batch(fitted):
+    torch.manual_seed(0)
+    network = split_convolutions(fitted.module_).eval().double()
     for _, pair in list_pairs(network):
         nn.init.uniform_(pair.scale, 0.5, 2)
-    x, y = torch.rand(5, 3, 16, 16), torch.tensor([0, 1, 2, 3, 0])
+    x, y = torch.rand(5, 3, 16, 16).double(), torch.tensor([0, 1, 2, 3, 0])
+
+    def loss():
+        return F.cross_entropy(network(x)[:, 0], y)
+
     with RunningImportance(network) as importance:
-        F.cross_entropy(network(x)[:, 0], y).backward()
+        loss().backward()
     for name, pair in list_pairs(network):
-        by_hand = (pair.scale * pair.scale.grad).detach().square()
-        torch.testing.assert_close(importance.mean(name), by_hand)
-        with torch.no_grad():  # the slope itself, by a small step of one factor
-            loss = F.cross_entropy(network.double()(x.double())[:, 0], y)
-            pair.scale[0] += 1e-4
-            step = F.cross_entropy(network(x.double())[:, 0], y) - loss
-            pair.scale[0] -= 1e-4
-        assert step.item() / 1e-4 == pytest.approx(pair.scale.grad[0].item(), rel=0.02, abs=1e-5)
-        network.float()
+        slopes = pair.scale.grad.clone()
+        torch.testing.assert_close(importance.mean(name), (pair.scale * slopes).detach() ** 2)
+        with torch.no_grad():  # the slope itself, by small steps of one factor
+            pair.scale[0] += 1e-6
+            above = loss()
+            pair.scale[0] -= 2e-6
+            below = loss()
+            pair.scale[0] += 1e-6
+        step = (above - below).item() / 2e-6
+        assert step == pytest.approx(slopes[0].item(), rel=1e-3, abs=1e-7)
 
 
 @pytest.mark.parametrize("norms", [True, False])
