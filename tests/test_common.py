@@ -205,7 +205,10 @@ def test_dataframe_column_names_consistency(small, digits):
 # ------------------------------------------------------------------ what users combine
 
 
-@pytest.fixture(params=["array", "rows", "paths"])
+FORMS = ["array", *(pytest.param(form, marks=pytest.mark.slow) for form in ("rows", "paths"))]
+
+
+@pytest.fixture(params=FORMS)
 def data(request, digits, digit_paths):
     """The same 40 digits in three forms."""
     X, y = digits[0][:40], digits[1][:40]

@@ -30,6 +30,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* removed all that it may", "ignore:No student is within")
 @pytest.mark.filterwarnings("ignore:ProgressiveKernelPruner may not")
 def test_all_of_it_and_again(data, tmp_path, capsys):

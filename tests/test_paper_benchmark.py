@@ -52,6 +52,7 @@ def run(data, results, *more):
     return read_rows(results / "fits.csv", TEXT)
 
 
+@pytest.mark.slow
 def test_all_of_it_and_again(data, tmp_path, capsys):
     rows = run(data, tmp_path)
     assert len(rows) == 2 * 2 * 6

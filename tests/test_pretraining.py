@@ -228,6 +228,7 @@ def test_bundled_file_is_of_the_recipe():
     assert {value.dtype for value in state.values()} == {torch.float16}
 
 
+@pytest.mark.slow
 def test_command_makes_weights_that_load(tmp_path):
     """The whole chain, as ``make pretrain-synth50 STEPS=50`` runs it."""
     command.main(["--steps", "50", "--folder", str(tmp_path)])
