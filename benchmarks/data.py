@@ -8,15 +8,17 @@ import pandas as pd
 PER_CLASS = 20  # images to train on, and to test on, of a set that says no split
 
 
-def find_sets(data):
-    """Return the folders of the sets, sorted."""
+def find_sets(data, names=None):
+    """Return the folders of the sets, sorted; of all, or of those named."""
     folders = sorted(path.parent for path in data.glob("*/labels.csv"))
     if not folders:
         raise SystemExit(
             f"{data} holds no set: a set is a folder with labels.csv (FILE_NAME, CATEGORY and, if "
             "there is one, SPLIT) and images/"
         )
-    return folders
+    if unknown := {*(names or [])} - {folder.name for folder in folders}:
+        raise SystemExit(f"{data} holds no set {min(unknown)!r}")
+    return [folder for folder in folders if not names or folder.name in names]
 
 
 def fingerprint(folder):

@@ -420,9 +420,6 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
         """Settle every "auto" for this many training images."""
         device = resolve_device(self.device)
         max_epochs = self._resolve_epochs(n_images)
-        ema = self.ema_epochs
-        if not isinstance(ema, Integral):
-            ema = round(ema * max_epochs)
         return Settings(
             max_epochs=max_epochs,
             batch_size=self.batch_size,
@@ -430,7 +427,7 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
             stump_lr_factor=self._settle("stump_lr_factor"),
             weight_decay=self.weight_decay,
             lr_schedule=self._settle("lr_schedule"),
-            ema_epochs=min(ema, max_epochs),
+            ema_epochs=self._average_over(max_epochs),
             norm_warmup_epochs=self._resolve_warmup(n_images),
             head_init=self._settle("head_init"),
             augmentation=self._resolve_augmentation(),
@@ -442,6 +439,11 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
             seed=seed,
             verbose=int(self.verbose),
         )
+
+    def _average_over(self, max_epochs):
+        """Return over how many of the last epochs weights are averaged."""
+        ema = self.ema_epochs
+        return min(ema if isinstance(ema, Integral) else round(ema * max_epochs), max_epochs)
 
     def _resolve_epochs(self, n_images):
         """Spend the backbone's number of steps, in 10 to 300 epochs."""

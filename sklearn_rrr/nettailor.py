@@ -318,12 +318,10 @@ class NetTailorClassifier(BaseImageClassifier):
     def _retrain_settings(self, settings):
         """Return the settings of the pruned students, whose weights start as they are."""
         epochs = settings.max_epochs if self.retrain_epochs == "auto" else self.retrain_epochs
-        ema = self.ema_epochs
-        ema = ema if isinstance(ema, Integral) else round(ema * epochs)
         return replace(
             settings,
             max_epochs=epochs,
-            ema_epochs=min(ema, epochs),
+            ema_epochs=self._average_over(epochs),
             learning_rate=self.retrain_lr_factor * settings.learning_rate,
             head_init="random",
         )

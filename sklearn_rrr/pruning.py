@@ -10,7 +10,6 @@ import time
 import warnings
 from bisect import bisect_left
 from dataclasses import replace
-from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -87,13 +86,10 @@ class PruningRun:
     def _settings(self, epochs, changes):
         self._epochs += epochs
         clf = self.classifier
-        averaged = clf.ema_epochs
-        if not isinstance(averaged, Integral):
-            averaged = round(averaged * epochs)
         return replace(
             clf._settings(len(self.images), self.seed + self._epochs),
             max_epochs=epochs,
-            ema_epochs=min(averaged, epochs),
+            ema_epochs=clf._average_over(epochs),
             head_init="random",  # as it is
             norm_warmup_epochs=0,
             patience=None,

@@ -30,6 +30,7 @@ from sklearn_rrr import (
     RRRNetClassifier,
     count_macs,
 )
+from sklearn_rrr.pruning import count_nonzero
 
 RESULTS = Path(__file__).parent.parent / "results" / "compress"
 KEY = ["backbone", "epochs", "image_size", "system", "share", "set", "data", "seed"]
@@ -102,7 +103,7 @@ def measure(key, folder, models, n_threads):
         "n_train": len(X),
         "accuracy": accuracy_score(y_test, system.predict(X_test)),
         "n_parameters": fitted.n_parameters_,
-        "nonzero": sum(int(p.count_nonzero()) for p in fitted.module_.parameters()),
+        "nonzero": count_nonzero(fitted.module_.parameters()),
         "macs": count_macs(fitted),
         "fit_seconds": seconds,
         "threads": n_threads,
@@ -112,6 +113,7 @@ def measure(key, folder, models, n_threads):
 
 def list_jobs(options, folders, systems):
     """Yield the jobs of some systems, a seed of all sets before the next one."""
+    data = {folder: fingerprint(folder) for folder in folders}
     for seed in range(options.seeds):
         for folder in folders:
             for system in systems:
@@ -123,7 +125,7 @@ def list_jobs(options, folders, systems):
                         "system": system,
                         "share": share,
                         "set": folder.name,
-                        "data": fingerprint(folder),
+                        "data": data[folder],
                         "seed": seed,
                     }
                     yield key, measure, (folder, options.models)
@@ -153,10 +155,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if unknown := {*options.systems} - {*names}:
         parser.error(f"--systems: {min(unknown)!r} is none of {', '.join(names)}")
-    folders = find_sets(options.data)
-    if unknown := {*(options.sets or [])} - {folder.name for folder in folders}:
-        raise SystemExit(f"{options.data} holds no set {min(unknown)!r}")
-    folders = [f for f in folders if not options.sets or f.name in options.sets]
+    folders = find_sets(options.data, options.sets)
     for folder in (options.models, options.results):
         folder.mkdir(parents=True, exist_ok=True)
     line = "{system} {share:g} {set} {seed}: accuracy {accuracy:.3f}, {n_parameters} parameters, "

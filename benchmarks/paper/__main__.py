@@ -69,10 +69,7 @@ def measure(key, folder, n_threads):
 
 def list_fits(options):
     """Yield the folder and the key of every fit; a seed of all sets before the next one."""
-    folders = find_sets(options.data)
-    if unknown := {*(options.sets or [])} - {folder.name for folder in folders}:
-        raise SystemExit(f"{options.data} holds no set {min(unknown)!r}")
-    folders = [f for f in folders if not options.sets or f.name in options.sets]
+    folders = find_sets(options.data, options.sets)
     for folder in folders:  # before the first fit
         read_set(folder)
     data = {folder: fingerprint(folder) for folder in folders}
