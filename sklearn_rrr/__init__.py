@@ -32,10 +32,12 @@ _HOMES = {
     "list_backbones": "backbones",
     "load": "persistence",
     "load_backbone": "weights",
+    "load_task": "tasks",
     "load_image_folder": "images",
     "measure_latency": "costs",
     "register_backbone": "backbones",
     "save": "persistence",
+    "save_task": "tasks",
 }
 __all__ = sorted(_HOMES)
 

@@ -25,8 +25,10 @@ class ChannelPruner(BasePruner):
     criterion : {"taylor", "norm", "l1", "fisher"} or callable, default="taylor"
         Importance: "taylor", the squared first-order change of the loss; "norm", the factor of
         the channel's batch norm; "l1", the L1 norm of its kernel; "fisher", the Fisher ratio of
-        its mean activation. A callable takes the run and the channel groups, and returns numbers
-        for each, as the functions of ``sklearn_rrr.importance`` do.
+        its mean activation. A callable ``criterion(run, groups)`` returns, for each
+        :class:`~sklearn_rrr.surgery.ChannelGroup`, an array of ``group.size`` numbers, smaller
+        ones for what may go; ``run.network`` is the network, ``run.losses()`` yields the loss of
+        each batch. ``sklearn_rrr.importance`` holds those named here as examples.
     streams : bool, default=True
         Whether channels of the residual streams are removed, too; else only inside the blocks.
     target, measure, max_drop, n_steps, prune_every : optional

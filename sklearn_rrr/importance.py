@@ -130,7 +130,14 @@ def score_channels(criterion, run, groups):
     groups : list of ChannelGroup
     """
     score = CRITERIA[criterion] if isinstance(criterion, str) else criterion
-    scores = [torch.as_tensor(s).detach().float().cpu() for s in score(run, groups)]
+    given = score(run, groups)
+    try:
+        scores = [torch.as_tensor(s).detach().float().cpu().reshape(len(s)) for s in given]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            "`criterion` must return an array of numbers of shape (group.size,) for each group; "
+            f"got {given!r:.100}."
+        ) from error
     if not all(s.isfinite().all() for s in scores):
         raise ValueError("`criterion` gave numbers that are NaN or infinite.")
     if [len(s) for s in scores] != [g.size for g in groups]:

@@ -57,7 +57,8 @@ default="leave_one_out"
     amount : float or None, default=None
         The share of each layer's kernels to be removed instead, the least relevant.
     target : float or None, default=None
-        The share of the network's `measure` to be removed instead: `amount` is chosen so.
+        The share of the network's `measure` to be removed instead: `amount` is chosen so. 0
+        leaves the network as it is.
     selector : callable or None, default=None
         Subjective relevance, instead of all that: ``selector(layer, activation_mosaics, scores)``
         returns which channels stay, a boolean array of shape (C,). It is shown the name of the
@@ -219,7 +220,7 @@ default="leave_one_out"
         start = {"layer": "", "channels_before": n_channels, "channels": n_channels}
         start = run.record(**start, relevance=None, remaining=None)
         bar = {"desc": type(self).__name__, "unit": "layer", "disable": not self.verbose}
-        for group in tqdm(groups, **bar):
+        for group in tqdm([] if amount == 0 else groups, **bar):
             whole = run.network
             row = self._simplify(run, group, amount, epochs)
             if self.max_drop is not None and start["score"] - row["score"] > self.max_drop:

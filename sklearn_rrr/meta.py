@@ -2,11 +2,12 @@
 
 import hashlib
 import math
+from difflib import get_close_matches
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
-from sklearn.metrics import check_scoring
+from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils import check_consistent_length, column_or_1d, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -23,6 +24,12 @@ def check_scoring_parameter(scoring):
     """Raise unless `scoring` is one scorer, its name or None."""
     if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
         raise TypeError(f"`scoring` must be one scorer, its name or None; got {scoring!r}.")
+    if isinstance(scoring, str) and scoring not in (names := get_scorer_names()):
+        near = get_close_matches(scoring, names, 3, 0.3) or ["accuracy"]
+        raise ValueError(
+            f"`scoring` must name one of sklearn.metrics.get_scorer_names(); got {scoring!r}. "
+            f"Near to it: {', '.join(near)}."
+        )
 
 
 class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):

@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_rrr._validation import check_choice, check_int, check_real, resolve_device
+from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real, resolve_device
 from sklearn_rrr.base import BaseImageClassifier
 from sklearn_rrr.baselines import FineTuningClassifier
 from sklearn_rrr.classifier import BranchClassifier
@@ -38,6 +38,7 @@ PUBLISHED = {
     "teacher_weight": 10.0,
     "threshold": 0.05,
     "tolerance": 0.005,
+    "progressive": False,
     "optimizer": "sgd",
     "learning_rate": 0.1,
     "lr_schedule": "steps",
@@ -75,7 +76,7 @@ class NetTailorClassifier(BaseImageClassifier):
         Proxies into each node, from as many nearest earlier nodes.
     complexity : {"macs", "parameters"}, default="parameters"
         What a path costs: its multiply-adds, as published, or its parameters.
-    complexity_weight : float, default=2.0
+    complexity_weight : float, default=1.0
         γ1, the weight of the expected complexity in the loss.
     teacher_weight : float, default=10.0
         γ2, the weight of the distance from the teacher's activations.
@@ -86,8 +87,12 @@ class NetTailorClassifier(BaseImageClassifier):
         is swept in increasing order. "auto": about every eighth part of the blocks more.
     tolerance : float, default=0.005
         The leanest student whose accuracy on the images held out is at most this much below the
-        teacher's is taken; a sweep ends at the second in a row that is not. If none is, the best
-        is taken, with a warning. A single `n_removed` leaves no choice.
+        teacher's is taken. If none is, the best is taken, with a warning. A single `n_removed`
+        leaves no choice.
+    progressive : bool, default=True
+        Whether each student of the sweep goes on from the one before it, which had more blocks.
+        Else each starts from the student before pruning, and the sweep ends at the second in a
+        row that is not within `tolerance`.
     max_epochs : int or "auto", default="auto"
         Epochs of the teacher and of the student, each.
     retrain_epochs : int or "auto", default="auto"
@@ -185,11 +190,12 @@ class NetTailorClassifier(BaseImageClassifier):
         teacher=None,
         n_skips=3,
         complexity="parameters",
-        complexity_weight=2.0,
+        complexity_weight=1.0,
         teacher_weight=10.0,
         threshold=0.05,
         n_removed="auto",
         tolerance=0.005,
+        progressive=True,
         max_epochs="auto",
         retrain_epochs="auto",
         batch_size=32,
@@ -243,6 +249,7 @@ class NetTailorClassifier(BaseImageClassifier):
         self.threshold = threshold
         self.n_removed = n_removed
         self.tolerance = tolerance
+        self.progressive = progressive
         self.retrain_epochs = retrain_epochs
         self.optimizer = optimizer
         self.attention_lr_factor = attention_lr_factor
@@ -255,6 +262,7 @@ class NetTailorClassifier(BaseImageClassifier):
         check_real("teacher_weight", self.teacher_weight, 0)
         check_real("threshold", self.threshold, 0, 1)
         check_real("tolerance", self.tolerance, 0, 1)
+        check_bool("progressive", self.progressive)
         if self.retrain_epochs != "auto":
             check_int("retrain_epochs", self.retrain_epochs, 1, hint='Or use "auto".')
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
@@ -401,14 +409,16 @@ class NetTailorClassifier(BaseImageClassifier):
     def _sweep(self, soft, validation, retrain):
         """Prune, retrain and score students; return the one taken, static."""
         alphas = {path: alpha.item() for path, alpha in soft.alphas().items()}
-        rows, best, tried, failures = [], None, set(), 0
+        rows, best, last, tried, failures = [], None, None, set(), 0
         for asked in self._resolve_sweep(soft.n_nodes):
             paths = prune(alphas, soft.n_nodes, asked, self.threshold)
-            if paths in tried or failures == 2:
+            if paths in tried or (failures == 2 and not self.progressive):
                 continue
             tried.add(paths)
             student = soft.restrict(paths)
-            net = retrain(student)
+            if self.progressive and last is not None:
+                student.adopt(last)
+            net, last = retrain(student), student
             student = student.make_static()
             row = self._assess(student, asked, validation)
             rows.append(row)

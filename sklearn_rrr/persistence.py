@@ -150,8 +150,8 @@ def check_estimator(estimator):
     if not isinstance(estimator, BaseImageClassifier):
         raise TypeError(
             f"`estimator` must be a classifier of sklearn_rrr, such as {', '.join(ESTIMATORS)}; "
-            f"got a {type(estimator).__name__}. Of a pipeline, a search or a pruner, pass the "
-            "classifier inside."
+            f"got {estimator!r:.100}. Of a pipeline pass its last step, pipeline[-1]; of a search "
+            "best_estimator_; of a pruner or a BlockSelector estimator_."
         )
     check_is_fitted(estimator)
 
@@ -224,9 +224,9 @@ def load(path):
     array([0, 1])
     """
     content, tensors = read(path)
+    if isinstance(content, dict) and TASK in content:
+        raise ValueError(f"{path} holds a task without its backbone; use sklearn_rrr.load_task.")
     with explained_damage(path):
-        if TASK in content:
-            raise ValueError("it holds a task without its backbone, for tasks.load_task")
         return rebuild(content, tensors, str(path))
 
 

@@ -230,8 +230,9 @@ class BasePruner(ImageMetaClassifier):
             estimator = estimator.estimator
         if not isinstance(estimator, (BranchClassifier, ImageMetaClassifier)):
             raise TypeError(
-                "`estimator` must be a classifier of this package with the network of an "
-                f"RRRNetClassifier, or a selector or pruner of such; got {self.estimator!r}."
+                "`estimator` must be an RRRNetClassifier, FineTuningClassifier or "
+                "LastLayerClassifier, or a BlockSelector or pruner of such; got "
+                f"{self.estimator!r}. In a pipeline, the pruner is the last step."
             )
         return estimator
 
@@ -289,6 +290,11 @@ class BasePruner(ImageMetaClassifier):
         while pruner is not None:
             if not isinstance(pruner, BasePruner):
                 raise TypeError(f"`then` must be another pruner or None; got {pruner!r}.")
+            if pruner is not self and pruner.estimator is not None:
+                raise ValueError(
+                    f"The pruner in `then` goes on with what is left; got its own `estimator`, "
+                    f"{pruner.estimator!r}. Leave that out."
+                )
             yield pruner
             pruner = pruner.then
 

@@ -104,11 +104,8 @@ class TailoredNet(ImageNetwork):
 
     def alphas(self):
         """Return the attention of each path, {path: scalar tensor}; not of a static network."""
-        return {
-            (int(number), origin): alpha
-            for number, node in self.branches.nodes.items()
-            for origin, alpha in zip(node.origins, node.attention(), strict=True)
-        }
+        attention = {number: node.attention() for number, node in self.branches.nodes.items()}
+        return {path: attention[str(path[0])][i] for path, _, i in self._list_paths()}
 
     def restrict(self, paths):
         """Return a copy with fewer paths; the attention of those left is normalised anew."""
@@ -122,6 +119,23 @@ class TailoredNet(ImageNetwork):
                 del network.branches.nodes[number]
         network.arguments = {**self.arguments, "paths": paths}
         return network
+
+    @torch.no_grad()
+    def adopt(self, other):
+        """Take the weights of the paths that are in another soft network, too, in place."""
+        state, given = self.state_dict(), other.state_dict()
+        state |= {key: given[key] for key in state.keys() & given.keys() if "logits" not in key}
+        self.load_state_dict(state)
+        alphas = {path: node.logits[i] for path, node, i in other._list_paths()}
+        for path, node, i in self._list_paths():
+            if path in alphas:
+                node.logits[i] = alphas[path]
+
+    def _list_paths(self):
+        """Yield each path, its node and its position among those into the node."""
+        for number, node in self.branches.nodes.items():
+            for i, origin in enumerate(node.origins):
+                yield (int(number), origin), node, i
 
     def make_static(self):
         """Return a copy with fixed attention that gives the same numbers, but for rounding."""

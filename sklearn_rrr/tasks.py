@@ -100,9 +100,9 @@ def load_task(path, weights="pretrained"):
             )
         return whole.state_dict() | delta
 
+    if isinstance(content, dict) and TASK not in content:
+        raise ValueError(f"{path} holds a whole classifier; use sklearn_rrr.load.")
     with explained_damage(path):
-        if TASK not in content:
-            raise ValueError("it holds a whole classifier, for sklearn_rrr.load")
         return rebuild(content, tensors, str(path), complete)
 
 

@@ -509,7 +509,7 @@ def test_images_of_other_forms(one_epoch, digits, digit_paths, picture_dataset):
 def test_what_it_leaves_is_saved(one_epoch, digits, tmp_path):
     selector = BlockSelector(one_epoch, max_blocks=4).fit(*digits)
     save(selector.estimator_, tmp_path / "model")
-    with pytest.raises(TypeError, match="pass the classifier inside"):
+    with pytest.raises(TypeError, match="of a pruner or a BlockSelector estimator_"):
         save(selector, tmp_path / "model")
 
 

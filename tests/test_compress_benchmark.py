@@ -36,13 +36,13 @@ def data(tmp_path_factory):
 def test_all_of_it_and_again(data, tmp_path, capsys):
     arguments = ["--data", str(data), "--results", str(tmp_path), "--systems", SYSTEMS]
     arguments += ["--models", str(tmp_path / "models"), "--shares", "0.3"]
-    arguments += ["--backbone", "tiny", "--epochs", "1"]
+    arguments += ["--backbone", "tiny", "--steps", "1"]
     main(arguments)
     rows = read_rows(tmp_path / "rows.csv", TEXT)
     assert len(rows) == 2 * 4
     assert rows.accuracy.between(0, 1).all()
     text = (tmp_path / "report.md").read_text()
-    assert "## tiny, 1 epochs" in text
+    assert "## tiny, 1 steps" in text
     assert "### NetTailor and its teacher" in text
     assert (tmp_path / "pareto_tiny_1_0.png").exists()
     smaller = rows[rows.system == "channels"].n_parameters.max()

@@ -127,7 +127,6 @@ def test_tensor(dtype):  # fault 14
         [[0, 1], [2, 3]],
         [np.zeros(3), np.zeros(3)],
         pd.DataFrame({"a": [0, 1]}),
-        pd.DataFrame({"a": PATHS, "b": PATHS}),
         sparse.csr_array(np.eye(3)),
         [1, 2],
         [[1, 2], [3]],
@@ -231,3 +230,9 @@ def test_dataset_that_fails():
     with pytest.raises(BadImages, match="2 of 4") as info:
         images.labels()
     assert [i for i, _ in info.value.bad] == [1, 3]
+
+
+def test_paths_are_one_column_of_a_frame():
+    frame = pd.DataFrame({"label": [0, 1], "path": PATHS})
+    with pytest.raises(ValueError, match=r"of which 'path' holds .* alone: X\['path'\]"):
+        sort_input(frame)

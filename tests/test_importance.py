@@ -119,3 +119,6 @@ def test_own_criterion(run, digits, small):
     torch.testing.assert_close(kept, stem.weight[: len(kept)])
     with pytest.raises(ValueError, match="`criterion` must give a number for each of"):
         score_channels(lambda run, groups: [torch.zeros(1) for _ in groups], run, groups)
+    for wrong in (None, [1], ["many"], [torch.zeros(2, 3)]):
+        with pytest.raises(TypeError, match=r"must return an array of numbers of shape"):
+            score_channels(lambda run, groups: wrong, run, groups)  # noqa: B023

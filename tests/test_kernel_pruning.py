@@ -282,6 +282,14 @@ def test_a_target_for_the_whole_network(fitted, digits, measure, streams, target
     assert any(table.layer == "stump.0") == streams
 
 
+def test_a_target_of_nothing_leaves_the_network_as_it_is(fitted, digits):
+    pruner = ProgressiveKernelPruner(fitted(), target=0).fit(*digits)
+    assert pruner.results_.layer.tolist() == [""]
+    state = fitted().module_.state_dict()
+    for key, value in pruner.estimator_.module_.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
 def test_a_target_out_of_reach(fitted, digits):
     pruner = ProgressiveKernelPruner(fitted(), criterion="l1", target=0.999, prune_every=0)
     with pytest.warns(UserWarning, match=r"may not remove 99\.9% of the parameters"):

@@ -151,7 +151,7 @@ def test_the_leanest_within_the_tolerance_is_taken(make, digits, monkeypatch):
         return scores[len(residual_blocks(network))]
 
     monkeypatch.setattr(NetTailorClassifier, "_score", pretend)
-    clf = make(n_removed="auto", threshold=0.0, tolerance=0.005).fit(*digits)
+    clf = make(n_removed="auto", threshold=0.0, tolerance=0.005, progressive=False).fit(*digits)
     kept = clf.results_[clf.results_.kept]
     assert kept.removed.tolist() == [2]
     assert clf.results_.asked.tolist() == [1, 2, 3, 4]  # the second failure ends it
@@ -160,6 +160,22 @@ def test_the_leanest_within_the_tolerance_is_taken(make, digits, monkeypatch):
     with pytest.warns(UserWarning, match=r"No student is within `tolerance`=0\.005 .* at 0\.9, is"):
         clf.fit(*digits)
     assert clf.results_.kept.tolist() == [True, False]
+    scores |= {6: 0.9, 1: 0.9}
+    assert clf.set_params(progressive=True).fit(*digits).results_.asked.tolist() == [1, 2, 3, 4, 5]
+    assert clf.results_.kept.tolist() == [False, False, False, False, True]
+
+
+def test_a_progressive_sweep_goes_on_from_the_student_before(make, digits):
+    """Without a learning rate the students of either sweep are the same; with one they are not."""
+    settings = {"n_removed": [1, 3], "threshold": 0.0}
+    for factor, same in ((1e-12, True), (1.0, False)):
+        first, second = (
+            make(**settings, retrain_lr_factor=factor, progressive=way).fit(*digits).module_
+            for way in (True, False)
+        )
+        assert first.paths == second.paths
+        pairs = zip(first.head.parameters(), second.head.parameters(), strict=True)
+        assert all(torch.allclose(*pair, atol=1e-6) for pair in pairs) == same
 
 
 def test_without_images_held_out_a_number_is_enough(make, digits):

@@ -397,10 +397,12 @@ def test_a_pruner_of_your_own(fitted, digits):
         ),
         ({"then": "channel"}, TypeError, "`then` must be another pruner or None; got 'channel'"),
         ({"then": ChannelPruner(target=3)}, ValueError, "`target` must be a number"),
-        ({"estimator": LogisticRegression()}, TypeError, "`estimator` must be a classifier of"),
+        ({"estimator": LogisticRegression()}, TypeError, "`estimator` must be an RRRNetClassifier"),
         ({"criterion": "best"}, ValueError, "`criterion` must be one of 'taylor', 'norm', 'l1'"),
         ({"streams": 1}, TypeError, "`streams` must be True or False; got 1"),
         ({"scoring": ["accuracy"]}, TypeError, "`scoring` must be one scorer"),
+        ({"scoring": "accurracy"}, ValueError, "`scoring` must name .* Near to it: accuracy"),
+        ({"then": ElementPruner(RRRNetClassifier())}, ValueError, "got its own `estimator`"),
     ],
 )
 def test_wrong_parameters_are_refused_before_the_fit(digits, monkeypatch, parameters, error, match):

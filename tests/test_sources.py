@@ -161,9 +161,12 @@ def test_rows_that_are_no_pixels_keep_their_scale(dtype):
     np.testing.assert_allclose(source.load([0], 6)[0, 0, 0], (table[0] - 10) / 200, rtol=1e-6)
 
 
-@pytest.mark.parametrize("X", [GRAY.reshape(4, -1), GRAY[0]])
-def test_rows_after_images(X):  # fault 10
-    with pytest.raises(ValueError, match=r"is 2-D.*fitted on images. .* needs the batch axis"):
+@pytest.mark.parametrize(
+    ("X", "cure"),
+    [(GRAY.reshape(4, -1), "Reshape the rows to images"), (GRAY[0], ".* needs the batch axis")],
+)
+def test_rows_after_images(X, cure):  # fault 10
+    with pytest.raises(ValueError, match=rf"is 2-D.*fitted on images. {cure}"):
         make_source("rows", X, fitted=ImageFormat("array", (9, 12)))
 
 

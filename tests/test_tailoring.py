@@ -245,3 +245,21 @@ def test_wrong_paths_are_refused(paths):
         network.restrict(paths)
     with pytest.raises(ValueError, match="`trainable` must be one of 'proxies'"):
         network.freeze("all")
+
+
+def test_a_network_adopts_what_another_shares(backbone, shake, images):
+    whole = TailoredNet(backbone, n_classes=3)
+    number = whole.n_nodes
+    fewer = [path for path in whole.paths if path not in ((2, BLOCK), (number, number - 2))]
+    before, after = shake(whole.restrict(fewer)), whole.restrict([p for p in fewer if p != (1, 0)])
+    numbers = torch.Generator().manual_seed(3)
+    set_attention(before, lambda *_: torch.randn((), generator=numbers))
+    after.adopt(before)
+    expected = before.restrict(after.paths)
+    assert after.state_dict().keys() == expected.state_dict().keys()
+    for key, value in expected.state_dict().items():
+        assert torch.equal(value, after.state_dict()[key]), key
+    # Nothing of it is shared memory.
+    with torch.no_grad():
+        before.head.bias += 1
+    assert torch.equal(after.head.bias, expected.head.bias)

@@ -90,9 +90,11 @@ def test_a_task_needs_its_own_backbone(fitted, digits, weights, tmp_path):
 def test_kinds_of_files_are_told_apart(fitted, weights, tmp_path):
     save_task(fitted, tmp_path / "task")
     save(copy.copy(fitted).set_params(weights=None), tmp_path / "whole")
-    with pytest.raises(ValueError, match=r"a task without its backbone, for tasks\.load_task"):
+    with pytest.raises(
+        ValueError, match=r"holds a task without its backbone; use sklearn_rrr\.load_task"
+    ):
         load(tmp_path / "task")
-    with pytest.raises(ValueError, match=r"a whole classifier, for sklearn_rrr\.load"):
+    with pytest.raises(ValueError, match=r"holds a whole classifier; use sklearn_rrr\.load"):
         load_task(tmp_path / "whole", weights)
     with pytest.raises(ValueError, match="which is no file"):
         load_task(tmp_path / "nothing", weights)

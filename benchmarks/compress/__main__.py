@@ -3,12 +3,14 @@
     python -m benchmarks.compress --data DIR
 
 A whole backbone is fine-tuned on the training half of each set; every system starts from that
-network, but RRR-Net and NetTailor, which start from its backbone. All have the training half and
-as many epochs as they take by default, and nothing is chosen by test images. Each result is a row
-of ``rows.csv`` at once; then come accuracy against parameters and against measured latency.
+network, but RRR-Net and NetTailor, which start from its backbone. A pruner's trainings together are
+as long as the first fit; each of NetTailor's students learns as long. Nothing is chosen by test
+images. Each result is a row of ``rows.csv`` at once; then come accuracy against parameters and
+against measured latency.
 """
 
 import argparse
+import math
 import re
 import time
 from pathlib import Path
@@ -33,9 +35,10 @@ from sklearn_rrr import (
 from sklearn_rrr.pruning import count_nonzero
 
 RESULTS = Path(__file__).parent.parent / "results" / "compress"
-KEY = ["backbone", "epochs", "image_size", "system", "share", "set", "data", "seed"]
+KEY = ["backbone", "steps", "image_size", "system", "share", "set", "data", "seed"]
 TEXT = ("set", "data", "system")
 START = "fine-tuned"
+BATCH_SIZE = FineTuningClassifier().batch_size
 # By the share of the parameters that is asked to go.
 PRUNERS = {
     "basis scaling": lambda start, share: BasisScalingPruner(start, target=share),
@@ -55,12 +58,13 @@ PRUNERS = {
 }
 
 
-def make_system(key, start):
+def make_system(key, start, n_images):
     """Return the unfitted estimator of one row."""
     common = {"backbone": key["backbone"], "random_state": key["seed"]}
-    for name, parameter in (("epochs", "max_epochs"), ("image_size", "image_size")):
-        if key[name]:
-            common[parameter] = key[name]
+    if key["image_size"]:
+        common["image_size"] = key["image_size"]
+    if key["steps"]:
+        common["max_epochs"] = math.ceil(key["steps"] * BATCH_SIZE / n_images)
     if key["system"] == START:
         return FineTuningClassifier(**common)
     if key["system"] == "RRR-Net":
@@ -84,7 +88,7 @@ def measure(key, folder, models, n_threads):
     start = None
     if key["system"] in PRUNERS:
         start = joblib.load(model_path(models, key | {"system": START, "share": 0.0}))
-    system = make_system(key, start)
+    system = make_system(key, start, len(X))
     begin = time.perf_counter()
     system.fit(X, y)
     seconds = time.perf_counter() - begin
@@ -120,7 +124,7 @@ def list_jobs(options, folders, systems):
                 for share in options.shares if system in PRUNERS else (0.0,):
                     key = {
                         "backbone": options.backbone,
-                        "epochs": options.epochs,
+                        "steps": options.steps,
                         "image_size": options.image_size,
                         "system": system,
                         "share": share,
@@ -147,7 +151,7 @@ def main(arguments=None):
     add("--shares", type=float, nargs="*", default=[0.5, 0.8], help="of parameters to remove")
     add("--seeds", type=int, default=1, help="number of seeds")
     add("--backbone", default="synth50")
-    add("--epochs", type=int, default=0, help="of a first fit; 0: as by default")
+    add("--steps", type=int, default=0, help="of a fit, rounded up to epochs; 0: by default")
     add("--image-size", type=int, default=0, help="0: the backbone's")
     add("--jobs", type=int, default=1, help="fits at a time, then with one thread each")
     add("--models", type=Path, default=Path("build/compress"), help="folder of fitted networks")

@@ -12,7 +12,7 @@ from sklearn_rrr.block_search import pareto_front
 matplotlib.use("agg")
 from matplotlib import pyplot
 
-CONDITION = ["backbone", "epochs", "image_size"]
+CONDITION = ["backbone", "steps", "image_size"]
 ROUNDS = 5
 
 
@@ -80,8 +80,8 @@ def write(rows, latencies, folder):
     """Write the report and the figure of each condition; return the report."""
     lines = ["# Ways to a smaller network", ""]
     for condition, part in latencies.groupby(CONDITION, sort=False):
-        backbone, epochs, size = condition
-        title = f"{backbone}" + (f", {epochs} epochs" if epochs else "")
+        backbone, steps, size = condition
+        title = f"{backbone}" + (f", {steps} steps" if steps else "")
         title += f", {size} pixels" if size else ""
         table = summarise(part)
         lines += [f"## {title}", "", _extent(part), ""]

@@ -44,6 +44,7 @@ def sort_input(X):
         return "items", items
     array = _as_array(X)
     if array is None or array.ndim <= 2:
+        _refuse_paths_in_columns(X)
         return "rows", X
     if array.dtype.kind not in "biuf":
         raise ValueError(
@@ -52,6 +53,16 @@ def sort_input(X):
             else f"Images must be numbers; got an array of {array.dtype}."
         )
     return "array", array
+
+
+def _refuse_paths_in_columns(X):
+    """Raise if one of several columns of a frame holds images or their paths."""
+    for name in getattr(X, "columns", ()):
+        if len(X) and _is_image(X[name].iloc[0]):
+            raise ValueError(
+                f"X has {X.shape[1]} columns, of which {name!r} holds images or their paths; pass "
+                f"that one alone: X[{name!r}]."
+            )
 
 
 def _as_items(X):

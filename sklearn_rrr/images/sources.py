@@ -1,6 +1,7 @@
 """Sources hold images as they came, and give batches (B, 3, S, S) when asked."""
 
 import copy
+import math
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -217,9 +218,10 @@ def make_source(kind, X, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_
         if fitted is not None and fitted.kind == "rows":
             shape, first = fitted.shape, fitted.channels_first
         elif fitted is not None:
-            raise ValueError(
-                f"X is 2-D, {X.shape}, but the estimator was fitted on images. {ADD_AXIS}"
-            )
+            cure = ADD_AXIS
+            if fitted.shape is not None and X.shape[1] == math.prod(fitted.shape):
+                cure = "Reshape the rows to images."
+            raise ValueError(f"X is 2-D, {X.shape}, but the estimator was fitted on images. {cure}")
         else:
             shape, first = infer_row_shape(X.shape[1], image_shape)
     else:
