@@ -47,6 +47,20 @@ def save_task(estimator, path):
     --------
     load_task : Read the file.
     MultiTaskStore : A folder of tasks with their backbone.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import NetTailorClassifier, load_task, save_task
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> clf = NetTailorClassifier(
+    ...     n_removed=12, max_epochs=1, validation_fraction=None, image_size=32, random_state=0
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_task(clf.fit(X[:16] / 16, y[:16]), f"{folder}/digits.safetensors")
+    ...     load_task(f"{folder}/digits.safetensors").classes_
+    array([0, 1])
     """
     if not isinstance(estimator, NetTailorClassifier):
         raise TypeError(
@@ -84,6 +98,20 @@ def load_task(path, weights="pretrained"):
     See Also
     --------
     save_task : Write the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import NetTailorClassifier, load_task, save_task
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> clf = NetTailorClassifier(
+    ...     n_removed=12, max_epochs=1, validation_fraction=None, image_size=32, random_state=0
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_task(clf.fit(X[:16] / 16, y[:16]), f"{folder}/digits.safetensors")
+    ...     load_task(f"{folder}/digits.safetensors").classes_
+    array([0, 1])
     """
     content, tensors = read(path)
 

@@ -78,9 +78,11 @@ def test_public_names():
         "load",
         "load_backbone",
         "load_image_folder",
+        "load_task",
         "measure_latency",
         "register_backbone",
         "save",
+        "save_task",
     ]
     assert all(hasattr(sklearn_rrr, name) for name in sklearn_rrr.__all__)
 
