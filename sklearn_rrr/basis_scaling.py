@@ -62,8 +62,8 @@ class BasisScalingPruner(BasePruner):
         the estimator was fitted on the same images before, scores flatter.
     then : pruner or None, default=None
         Another pruner that goes on with what this one leaves, on the same split: double pruning.
-        Its `estimator`, `validation_fraction` and `random_state` are not used; its `target` counts
-        from there.
+        It has no `estimator`, its `validation_fraction` and `random_state` are not used, and its
+        `target` counts from there.
     random_state : int, RandomState instance or None, default=None
         Seed of split and training; None takes the estimator's.
     verbose : int, default=0

@@ -19,15 +19,32 @@ class BlockPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        See :class:`BasisScalingPruner`, here and below. With ``blocks=(1, 1, 1, 1)``, the default
-        of :class:`RRRNetClassifier`, nothing can be removed: None takes ``blocks=None``, all.
-    target, measure, max_drop : optional
-        How far; `target` is passed by less than one block.
-    n_steps, prune_every : optional
-        How fast; each step removes as many blocks as bring it to its share of `target`, at least
-        one, and steps whose share is reached before are left out.
-    scoring, validation_fraction, then, random_state, verbose : optional
-        How it is scored, what follows, and how it runs.
+        What is pruned: fitted, or to be fitted first, see :class:`BasisScalingPruner`. With
+        ``blocks=(1, 1, 1, 1)``, the default of :class:`RRRNetClassifier`, nothing can be removed:
+        None takes ``blocks=None``, all.
+    target : float, default=0.5
+        Share of the cost to remove, in [0, 0.999]; it is passed by less than one block.
+    measure : {"parameters", "macs"}, default="parameters"
+        What cost is.
+    max_drop : float or None, default=None
+        If the score falls by more than this below that of the start, pruning ends, without the
+        step that did it.
+    n_steps : int, default=5
+        Number of steps. Each removes as many blocks as bring it to its share of `target`, at least
+        one; steps whose share is reached before are left out.
+    prune_every : int or None, default=None
+        Epochs of training after each removal; None takes as many as make all of them together as
+        long as the estimator's own fit.
+    scoring : str, callable or None, default=None
+        As in scikit-learn; None is the estimator's accuracy.
+    validation_fraction : float or None, default=0.2
+        Fraction of the images held out for scores; None scores nothing and learns from all.
+    then : pruner or None, default=None
+        Another pruner that goes on with what this one leaves.
+    random_state : int, RandomState instance or None, default=None
+        Seed of split and training; None takes the estimator's.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------

@@ -20,13 +20,28 @@ class ElementPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        See :class:`BasisScalingPruner`, here and below.
+        What is pruned: fitted, or to be fitted first, see :class:`BasisScalingPruner`. None is an
+        :class:`RRRNetClassifier`.
     target : float, default=0.5
         Share of the parameters to set to zero.
-    max_drop, n_steps, prune_every : optional
-        How far, and how fast.
-    scoring, validation_fraction, then, random_state, verbose : optional
-        How it is scored, what follows, and how it runs.
+    max_drop : float or None, default=None
+        If the score falls by more than this below that of the start, pruning ends, without the
+        step that did it.
+    n_steps : int, default=5
+        Number of removals on the way to `target`, of equal shares.
+    prune_every : int or None, default=None
+        Epochs of training after each removal; None takes as many as make all of them together as
+        long as the estimator's own fit.
+    scoring : str, callable or None, default=None
+        As in scikit-learn; None is the estimator's accuracy.
+    validation_fraction : float or None, default=0.2
+        Fraction of the images held out for scores; None scores nothing and learns from all.
+    then : pruner or None, default=None
+        Another pruner that goes on with what this one leaves.
+    random_state : int, RandomState instance or None, default=None
+        Seed of split and training; None takes the estimator's.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Attributes
     ----------
