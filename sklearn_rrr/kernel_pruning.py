@@ -220,7 +220,7 @@ default="leave_one_out"
         start = {"layer": "", "channels_before": n_channels, "channels": n_channels}
         start = run.record(**start, relevance=None, remaining=None)
         bar = {"desc": type(self).__name__, "unit": "layer", "disable": not self.verbose}
-        for group in tqdm([] if amount == 0 else groups, **bar):
+        for group in tqdm([] if self.target == 0 else groups, **bar):
             whole = run.network
             row = self._simplify(run, group, amount, epochs)
             if self.max_drop is not None and start["score"] - row["score"] > self.max_drop:
