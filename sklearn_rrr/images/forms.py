@@ -57,7 +57,7 @@ def sort_input(X):
 
 def _refuse_paths_in_columns(X):
     """Raise if one of several columns of a frame holds images or their paths."""
-    for name in getattr(X, "columns", ()):
+    for name in X.columns if hasattr(X, "iloc") and hasattr(X, "columns") else ():
         if len(X) and _is_image(X[name].iloc[0]):
             raise ValueError(
                 f"X has {X.shape[1]} columns, of which {name!r} holds images or their paths; pass "
