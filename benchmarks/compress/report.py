@@ -90,7 +90,8 @@ def write(rows, latencies, folder):
         if (tailored := summarise_nettailor(part)) is not None:
             lines += ["### NetTailor and its teacher", "", *markdown(tailored, "set"), ""]
         name = "_".join(map(str, condition))
-        draw(table, title, folder / f"pareto_{name}.png")
+        # Means over other sets are not to be compared.
+        draw(table[table.sets == table.sets.max()], title, folder / f"pareto_{name}.png")
     text = "\n".join(lines)
     (folder / "report.md").write_text(text)
     latencies.to_csv(folder / "latencies.csv", index=False, float_format="%.6g")
