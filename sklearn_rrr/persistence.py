@@ -224,7 +224,7 @@ def load(path):
     array([0, 1])
     """
     content, tensors = read(path)
-    if isinstance(content, dict) and TASK in content:
+    if TASK in content:
         raise ValueError(f"{path} holds a task without its backbone; use sklearn_rrr.load_task.")
     with explained_damage(path):
         return rebuild(content, tensors, str(path))
@@ -247,7 +247,10 @@ def read(path):
     if header is None:
         raise ValueError(f"{path} holds tensors, but was not written by sklearn_rrr.save.")
     with explained_damage(path):
-        return json.loads(header), tensors
+        content = json.loads(header)
+        if not isinstance(content, dict):
+            raise ValueError(f"its header is a {type(content).__name__}")
+        return content, tensors
 
 
 @contextmanager

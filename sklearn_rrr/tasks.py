@@ -128,7 +128,7 @@ def load_task(path, weights="pretrained"):
             )
         return whole.state_dict() | delta
 
-    if isinstance(content, dict) and TASK not in content:
+    if TASK not in content:
         raise ValueError(f"{path} holds a whole classifier; use sklearn_rrr.load.")
     with explained_damage(path):
         return rebuild(content, tensors, str(path), complete)

@@ -85,6 +85,7 @@ def main(arguments=None):
     rows.to_csv(options.results / f"{name}.csv", index=False, float_format="%.6g")
     title = f"{options.backbone} on {options.set}, {options.epochs} epochs a step, "
     title += f"{options.seeds} seeds"
+    title += f", {options.image_size} pixels" if options.image_size else ""
     draw(rows, title, options.results / f"{name}.png")
     for control, part in rows.groupby("control"):
         mean, half = mean_and_interval(part)

@@ -57,8 +57,10 @@ def sort_input(X):
 
 def _refuse_paths_in_columns(X):
     """Raise if one of several columns of a frame holds images or their paths."""
-    for name in X.columns if hasattr(X, "iloc") and hasattr(X, "columns") else ():
-        if len(X) and _is_image(X[name].iloc[0]):
+    if not (hasattr(X, "iloc") and hasattr(X, "columns") and len(X)):
+        return
+    for name, value in X.iloc[0].items():
+        if _is_image(value):
             raise ValueError(
                 f"X has {X.shape[1]} columns, of which {name!r} holds images or their paths; pass "
                 f"that one alone: X[{name!r}]."
