@@ -63,7 +63,7 @@ class BasisScalingPruner(BasePruner):
     then : pruner or None, default=None
         Another pruner that goes on with what this one leaves, on the same split: double pruning.
         It has no `estimator`, its `validation_fraction` and `random_state` are not used, and its
-        `target` counts from there.
+        `target` and `max_drop` count from there.
     random_state : int, RandomState instance or None, default=None
         Seed of split and training; None takes the estimator's.
     verbose : int, default=0

@@ -7,6 +7,7 @@ that it is not held in memory, and that a search which was killed goes on.
 import math
 import time
 from dataclasses import replace
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -143,10 +144,27 @@ class BlockSearch:
             folds = [hold_out(labels, self.selector.validation_fraction, self.split_seed)]
         else:
             splitter = check_cv(cv, labels, classifier=True)
-            folds = list(splitter.split(np.zeros(len(labels)), labels))
+            # A splitter of the user's knows the images as they were given.
+            given = labels if isinstance(cv, Integral) else self.data.given
+            folds = list(splitter.split(np.zeros(len(given)), given))
+            if not isinstance(cv, Integral):
+                folds = [[self._find(part) for part in fold] for fold in folds]
         if not folds:
             raise ValueError(f"`cv` gave no split; got {cv!r}. A generator can be used only once.")
         return [[np.asarray(part).tolist() for part in fold] for fold in folds]
+
+    def _find(self, positions):
+        """Return where images, by their positions among those given, are among those used."""
+        used = np.full(len(self.data.given), -1)
+        used[self.data.kept] = np.arange(len(self.data.kept))
+        found = used[np.asarray(positions)]
+        found = found[found >= 0]
+        if not len(found):
+            raise ValueError(
+                "`cv` gave a fold with a part of which no image can be read and has a weight "
+                "above 0."
+            )
+        return found
 
     # ------------------------------------------------------------------------- running
 

@@ -48,7 +48,8 @@ class BlockSelector(ImageMetaClassifier):
         returned has not learned from them; with `cv` it learns from all images.
     cv : int, splitter without groups, iterable or None, default=None
         Score by cross-validation instead: a network for each fold, one trained after the other;
-        the chosen blocks are then trained on all images, step by step as they were found.
+        the chosen blocks are then trained on all images, step by step as they were found. Indices
+        are of the images given; those without weight, and files left out, are in no fold.
     max_blocks : int or None, default=None
         Blocks at most, of all phases together.
     max_parameters, max_macs : float or None, default=None

@@ -6,7 +6,7 @@ import json
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 
 import joblib
 import numpy as np
@@ -25,7 +25,7 @@ def fingerprint(value):
     """Return a hexadecimal digest of a value's content, the same in every process.
 
     Numbers, strings, containers, arrays, tensors, frames, estimators, random states, functions
-    (their code, not what they enclose) and objects of plain attributes.
+    (their code, defaults and what they enclose), methods and objects of plain attributes.
     """
     text = json.dumps(_describe(value), sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -49,6 +49,14 @@ def _describe(value):
     return [type(value).__module__, type(value).__qualname__, _describe_object(value)]
 
 
+def _is_empty(cell):
+    """Tell whether a variable of a closure has no value yet."""
+    try:
+        return cell.cell_contents is cell
+    except ValueError:
+        return True
+
+
 def _describe_array(array):
     if array.dtype.hasobject:
         return ["array", array.shape, [_describe(item) for item in array.ravel().tolist()]]
@@ -60,7 +68,13 @@ def _describe_object(value):
     if isinstance(value, np.random.RandomState):
         return _describe(value.get_state())
     if isinstance(value, FunctionType):
-        return [value.__module__, value.__qualname__, _describe_object(value.__code__)]
+        cells = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
+        held = [value.__defaults__, value.__kwdefaults__]
+        held.append([content for content in cells if content is not value])
+        code = _describe_object(value.__code__)
+        return [value.__module__, value.__qualname__, code, _describe(held)]
+    if isinstance(value, MethodType):
+        return _describe([value.__self__, value.__func__])
     if isinstance(value, CodeType):
         inner = [c if not isinstance(c, CodeType) else _describe_object(c) for c in value.co_consts]
         return [value.co_code.hex(), list(value.co_names), list(map(str, inner))]

@@ -49,6 +49,9 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
         tags.input_tags, tags.classifier_tags = inner.input_tags, inner.classifier_tags
         return tags
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "estimator_")  # a fit that failed may have left the form of the rows
+
     def _check_input(self, X, y):
         """Forget an earlier fit; return X in a form that can be taken apart, and y.
 
@@ -116,7 +119,7 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
         check_is_fitted(self)
         return self.estimator_.predict_branches(X)
 
-    def score(self, X, y):
+    def score(self, X, y, sample_weight=None):
         """Return the score of the network that was found, by `scoring`.
 
         Parameters
@@ -125,6 +128,8 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
             As in :meth:`fit`.
         y : array-like of shape (n,)
             Labels.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the images, for a scorer that takes such.
 
         Returns
         -------
@@ -132,7 +137,8 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
             Larger is better.
         """
         check_is_fitted(self)
-        return check_scoring(self.estimator_, self.scoring)(self.estimator_, X, y)
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return check_scoring(self.estimator_, self.scoring)(self.estimator_, X, y, **weights)
 
 
 class ImageData:
@@ -147,6 +153,13 @@ class ImageData:
     sample_weight : array-like of shape (n,) or None
     classes : ndarray or None, default=None
         All labels that may occur; None takes those of `y`.
+
+    Attributes
+    ----------
+    y, labels, weights : ndarray
+        Of the images that are used: those that can be read and whose weight is not 0.
+    kept, given : ndarray of int
+        Positions of those among the images given, and the labels of all of these.
     """
 
     def __init__(self, reader, X, y, sample_weight, classes=None):
@@ -166,6 +179,7 @@ class ImageData:
         kept, self.skipped = inspection.kept, inspection.skipped
         if weights is not None:
             kept = kept[weights[kept] > 0]
+        self.kept, self.given = kept, labels
         self.X, self.y, self.labels = take_images(X, kept), self.y[kept], labels[kept]
         self.weights = None if weights is None else weights[kept]
         self.pixels, self.size = inspection.source, size

@@ -68,10 +68,12 @@ class NetTailorClassifier(BaseImageClassifier):
         :class:`RRRNetClassifier`.
     teacher : estimator or None, default=None
         What the student learns to imitate: an :class:`RRRNetClassifier` or one of its kin, of the
-        same backbone with all its blocks, unsplit. A fitted one is used as it is. One that is not
-        fitted is cloned, and learns from the images that the student learns from; so does one
-        that a search cloned, unless it is in a :class:`sklearn.frozen.FrozenEstimator`. None is a
-        :class:`FineTuningClassifier` with the parameters given here, but its own learning rate.
+        same backbone with all its blocks, unsplit. One that is not fitted is cloned, and learns
+        from the images that the student learns from, weighed as for it; so does one that a search
+        cloned, unless it is in a :class:`sklearn.frozen.FrozenEstimator`. A fitted one is used as
+        it is: if it has learned from images given here, its score on those held out flatters it,
+        and hardly a student is within `tolerance`. None is a :class:`FineTuningClassifier` with
+        the parameters given here, but its own learning rate and schedule.
     n_skips : int, default=3
         Proxies into each node, from as many nearest earlier nodes.
     complexity : {"macs", "parameters"}, default="parameters"
@@ -84,7 +86,8 @@ class NetTailorClassifier(BaseImageClassifier):
         Proxies of a smaller attention go, in [0, 1].
     n_removed : "auto", int or list of int, default="auto"
         Blocks to remove, those of the smallest attention; what nobody uses then goes, too. A list
-        is swept in increasing order. "auto": about every eighth part of the blocks more.
+        is swept in increasing order. "auto": about every sixteenth part of the blocks more up to
+        a quarter of them, then every eighth.
     tolerance : float, default=0.005
         The leanest student whose accuracy on the images held out is at most this much below the
         teacher's is taken. If none is, the best is taken, with a warning. A single `n_removed`
@@ -112,8 +115,9 @@ class NetTailorClassifier(BaseImageClassifier):
     lr_schedule, ema_epochs, head_init, augmentation, class_weight : optional
         Training.
     validation_fraction : float or None, default=0.2
-        Fraction of the images that neither teacher nor students learn from; they are for the
-        choice. None only with a single number as `n_removed`, which leaves nothing to choose.
+        Fraction of the images that neither students nor a teacher fitted here learn from; they
+        are for the choice. None only with a single number as `n_removed`, which leaves nothing to
+        choose.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
     device, precision, random_state, verbose : optional
@@ -308,8 +312,10 @@ class NetTailorClassifier(BaseImageClassifier):
         asked = self.n_removed
         if isinstance(asked, str):
             check_choice("n_removed", asked, ("auto",), "Or use an int, or a list of them.")
-            step = max(1, n_blocks // 8)
-            return list(range(step, n_blocks, step))
+            # The first to go hold most of the parameters.
+            fine, coarse = max(1, n_blocks // 16), max(1, n_blocks // 8)
+            first = range(fine, n_blocks // 4 + 1, fine)
+            return sorted({*first, *range(coarse, n_blocks, coarse)})
         many = isinstance(asked, (list, tuple, np.ndarray))
         if many and not len(asked):
             raise ValueError("`n_removed` must hold a number or more; got none.")
@@ -361,6 +367,7 @@ class NetTailorClassifier(BaseImageClassifier):
         """Return the fitted teacher, trained on these images if it was not fitted before."""
         teacher = self.teacher
         if isinstance(teacher, FrozenEstimator):
+            check_is_fitted(teacher)
             teacher = teacher.estimator
         if teacher is None:
             own = ("learning_rate", "lr_schedule", "validation_fraction")
@@ -375,6 +382,9 @@ class NetTailorClassifier(BaseImageClassifier):
             self._check_teacher(teacher, backbone)
             return teacher
         teacher = clone(teacher)
+        self._check_unfitted(teacher)
+        if self.teacher is not None and teacher.random_state is not None:
+            seed = teacher._draw_seed()
         teacher.__dict__.update({name: getattr(self, name) for name in FORM if hasattr(self, name)})
         teacher._check_parameters()
         loaded = teacher._load_backbone()
@@ -384,6 +394,17 @@ class NetTailorClassifier(BaseImageClassifier):
         self._check_teacher(teacher, backbone)
         teacher._learn(source, images, seed)
         return teacher
+
+    def _check_unfitted(self, teacher):
+        """Check that a teacher can learn from the images as they are read and weighed here."""
+        for name, here in (("image_size", self.image_size_), ("class_weight", self.class_weight)):
+            own = getattr(teacher, name)
+            if own is not None and own != here:
+                raise ValueError(
+                    f"`teacher` learns from the images of the student, with `{name}`={here!r}; got "
+                    f"a teacher with {own!r}. Set it on the NetTailorClassifier, or pass a fitted "
+                    "teacher."
+                )
 
     def _check_teacher(self, teacher, backbone):
         """Check that the nodes of a teacher are those of the student."""
@@ -437,7 +458,8 @@ class NetTailorClassifier(BaseImageClassifier):
                 f"No student is within `tolerance`={self.tolerance:g} of the teacher's "
                 f"{self.teacher_score_:.4g} on the images held out; the best, at "
                 f"{rows[index]['score']:.4g}, is taken. Remove fewer blocks (`n_removed`), or "
-                "train for longer.",
+                "train for longer; if a fitted `teacher` has learned from those images, pass it "
+                "unfitted.",
                 stacklevel=5,
             )
         return student

@@ -18,6 +18,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklearn_rrr._validation import check_choice, check_int, check_real
@@ -27,6 +28,7 @@ from sklearn_rrr.labels import hold_out
 from sklearn_rrr.meta import ImageData, ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.training import BranchLoss
 
+SLOPE_BATCH = 8
 MEASURES = {
     "parameters": lambda network, image_size: count_parameters(network),
     "macs": count_macs,
@@ -52,6 +54,8 @@ class PruningRun:
     training, validation : ndarray of int
         Indices of the images to learn from and to score on, perhaps none.
     seed : int
+    before : PruningRun or None, default=None
+        That of the pruner before this one.
 
     Attributes
     ----------
@@ -61,7 +65,7 @@ class PruningRun:
         Of ``results_``.
     """
 
-    def __init__(self, pruner, classifier, data, training, validation, seed):
+    def __init__(self, pruner, classifier, data, training, validation, seed, before=None):
         self.pruner, self.classifier, self.seed = pruner, classifier, seed
         self.held_out = data.part(validation)[:2] if len(validation) else None
         self.images, self.watched = (
@@ -70,6 +74,8 @@ class PruningRun:
         )
         self.scorer = check_scoring(classifier, pruner.scoring)
         self.rows, self._epochs, self._start = [], 0, time.perf_counter()
+        if before is not None:
+            self._epochs, self._start = before._epochs, before._start
 
     @property
     def network(self):
@@ -105,6 +111,9 @@ class PruningRun:
     def losses(self, images=None):
         """Yield the loss of each batch, with its slopes, without changing norms or images.
 
+        Batches are of SLOPE_BATCH images, in order, whatever the machine: squares of slopes, the
+        importance of many a criterion, depend on their number.
+
         Parameters
         ----------
         images : LabelledImages or None, default=None
@@ -116,7 +125,9 @@ class PruningRun:
             The batch is of images, labels and weights, on the network's device.
         """
         net, loss_of = self.classifier.net_, BranchLoss()
-        for batch, targets in net.get_iterator(self.images if images is None else images):
+        images = self.images if images is None else images
+        batches = np.split(np.arange(len(images)), range(SLOPE_BATCH, len(images), SLOPE_BATCH))
+        for batch, targets in net.load(images, batches):
             labels, weights = (t.to(net.device) for t in targets)
             batch = net.prepare(batch, training=False)
             with net.autocast():
@@ -138,7 +149,12 @@ class PruningRun:
         """Return the score on the images held out; NaN where there are none."""
         if self.held_out is None:
             return math.nan
-        return float(self.scorer(self.classifier, *self.held_out))
+        score = float(self.scorer(self.classifier, *self.held_out))
+        if not math.isfinite(score):
+            raise ValueError(
+                f"`scoring` gave {score} on the {len(self.held_out[1])} images held out."
+            )
+        return score
 
     def record(self, **more):
         """Add a row on the network as it is, and return it."""
@@ -263,6 +279,8 @@ class BasePruner(ImageMetaClassifier):
 
     def _fit(self, X, y, sample_weight, classes=None):
         estimator = self._make_estimator()
+        if isinstance(self.estimator, FrozenEstimator):
+            check_is_fitted(self.estimator)
         for pruner in self._chain():
             # The split is that of the first one.
             checked = copy.copy(pruner).set_params(validation_fraction=self.validation_fraction)
@@ -273,9 +291,9 @@ class BasePruner(ImageMetaClassifier):
         rng = check_random_state(getattr(seeded_by, "random_state", None))
         seed = int(rng.randint(np.iinfo(np.int32).max))
         estimator, data, split = self._prepare(estimator, X, y, sample_weight, classes, seed)
-        tables = []
+        tables, run = [], None
         for pruner in self._chain():
-            run = PruningRun(pruner, estimator, data, *split, seed)
+            run = PruningRun(pruner, estimator, data, *split, seed, before=run)
             pruner._prune(run)
             tables.append(pd.DataFrame(run.rows))
         self.results_ = pd.concat(tables, ignore_index=True)

@@ -88,7 +88,8 @@ def load_task(path, weights="pretrained"):
     Returns
     -------
     estimator : NetTailorClassifier
-        Fitted, on the CPU.
+        Fitted, on the CPU. Its `weights` are those given here, from which a new fit of it, or of a
+        clone, starts; its `teacher` is not kept, and is None.
 
     Raises
     ------
@@ -131,7 +132,9 @@ def load_task(path, weights="pretrained"):
     if TASK not in content:
         raise ValueError(f"{path} holds a whole classifier; use sklearn_rrr.load.")
     with explained_damage(path):
-        return rebuild(content, tensors, str(path), complete)
+        estimator = rebuild(content, tensors, str(path), complete)
+    given = str(weights) if isinstance(weights, Path) else weights
+    return estimator.set_params(weights=given)
 
 
 def _digest(module):

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, PredefinedSplit, StratifiedKFold
 
 from sklearn_rrr import (
     BaggingEnsemble,
@@ -39,6 +39,10 @@ class Scores:
 
     def __call__(self, estimator, X, y):
         return self.scores[estimator.blocks_]
+
+
+def constant(score):
+    return lambda estimator, X, y: score
 
 
 RISING = {(1, 1, 1, 1): 0.5, (2, 1, 1, 1): 0.6, (2, 1, 2, 1): 0.7}
@@ -247,6 +251,10 @@ def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, 
         {"scoring": Scores({(1, 1, 1, 1): 0.6})},
         {"estimator__augmentation": lambda image: image},
         {"estimator__augmentation": lambda image: image * 1.0},
+        {"scoring": constant(0.5)},
+        {"scoring": constant(0.9)},
+        {"scoring": Scores({(1, 1, 1, 1): 0.5}).__call__},
+        {"scoring": Scores({(1, 1, 1, 1): 0.6}).__call__},
         {"cv": [(np.arange(60), np.arange(60, 120))]},
         {"cv": [(np.arange(60, 120), np.arange(60))]},
         {"estimator__weights": make_backbone("tiny").state_dict()},
@@ -460,6 +468,28 @@ def test_a_failed_fit_leaves_nothing(one_epoch, digits):
     with pytest.raises(ValueError, match="inconsistent"):
         selector.fit(X, y[:-1])
     assert not [name for name in vars(selector) if name.endswith("_")]
+    with pytest.raises(ValueError, match="inconsistent"):
+        selector.fit(X.reshape(120, -1) / 255, y[:-1])
+    with pytest.raises(NotFittedError):
+        selector.predict(X)
+
+
+def test_folds_are_of_the_images_as_they_were_given(one_epoch, marked, monkeypatch):
+    """Images without weight are in no fold; the others keep their places."""
+    X, y = marked
+    weights = np.ones(120)
+    weights[:10] = 0
+    halves = np.arange(60), np.arange(60, 120)
+    for cv in ([halves], PredefinedSplit(np.repeat([-1, 0], 60))):
+        with monkeypatch.context() as patch:
+            recorder = Recorder(patch)
+            selector = BlockSelector(one_epoch, max_blocks=4, cv=cv, scoring=recorder.score)
+            selector.fit(X, y, sample_weight=weights)
+        assert recorder.trained == [set(range(10, 60)), set(range(10, 120))]
+        assert recorder.scored == [set(range(60, 120))]
+    selector.set_params(cv=[(halves[1], np.arange(10))])
+    with pytest.raises(ValueError, match="`cv` gave a fold with a part of which no"):
+        selector.fit(X, y, sample_weight=weights)
 
 
 def test_torchs_generator_is_left_alone(one_epoch, digits):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 
@@ -20,15 +21,17 @@ from sklearn_rrr import (
     OnnxClassifier,
     RRRNetClassifier,
     cost_report,
+    ensembling,
     export_onnx,
     load,
+    nettailor,
     save,
 )
 from sklearn_rrr.backbones import make_backbone
 from sklearn_rrr.exclusion import BLOCK
 from sklearn_rrr.nettailor import PUBLISHED
 from sklearn_rrr.persistence import read
-from sklearn_rrr.tailoring import residual_blocks
+from sklearn_rrr.tailoring import TailoringPenalty, residual_blocks
 
 SMALL = {"backbone": "tiny", "max_epochs": 1, "batch_size": 16, "augmentation": None}
 SMALL |= {"precision": "fp32", "random_state": 0, "tolerance": 1.0}
@@ -165,6 +168,18 @@ def test_the_leanest_within_the_tolerance_is_taken(make, digits, monkeypatch):
     assert clf.results_.kept.tolist() == [False, False, False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("n_blocks", "asked"),
+    [
+        (6, [1, 2, 3, 4, 5]),
+        (16, [1, 2, 3, 4, 6, 8, 10, 12, 14]),
+        (50, [3, 6, 9, 12, 18, 24, 30, 36, 42, 48]),
+    ],
+)
+def test_the_sweep_begins_in_smaller_steps(n_blocks, asked):
+    assert NetTailorClassifier()._resolve_sweep(n_blocks) == asked
+
+
 def test_a_progressive_sweep_goes_on_from_the_student_before(make, digits):
     """Without a learning rate the students of either sweep are the same; with one they are not."""
     settings = {"n_removed": [1, 3], "threshold": 0.0}
@@ -229,16 +244,88 @@ def test_a_fitted_teacher_is_used_as_it_is(make, digits, teacher, tmp_path):
     assert clone(frozen).fit(*digits).teacher_ is teacher
 
 
-def test_an_unfitted_teacher_learns_from_the_training_part(make, digits, weights):
-    own = RRRNetClassifier(
+@pytest.fixture
+def unfitted(weights):
+    return RRRNetClassifier(
         "tiny", weights=weights, blocks=None, n_branches=1, max_epochs=2, trainable="all"
     )
-    clf = make(teacher=own).fit(*digits)
-    assert not hasattr(own, "module_")
+
+
+def test_nobody_learns_from_the_images_held_out(make, digits, unfitted, monkeypatch):
+    """Neither a teacher, by default or given, nor a student."""
+    pixels, learned, scored = [], [], []
+
+    def keys(images):
+        return {image.tobytes() for image in images.__getitems__(range(len(images)))[0].numpy()}
+
+    def spy_on(module):
+        train = module.train
+
+        def watched(network, images, *arguments, **hooks):
+            learned.append(keys(images))
+            return train(network, images, *arguments, **hooks)
+
+        monkeypatch.setattr(module, "train", watched)
+
+    score = NetTailorClassifier._score
+    monkeypatch.setattr(
+        NetTailorClassifier,
+        "_score",
+        lambda self, network, images: scored.append(keys(images)) or score(self, network, images),
+    )
+    spy_on(nettailor)
+    spy_on(ensembling)
+    for teacher in (None, unfitted):
+        learned.clear(), scored.clear()
+        clf = make(teacher=teacher, validation_fraction=0.3).fit(*digits)
+        assert len(learned) == 1 + 1 + len(clf.results_)  # teacher, soft student, students
+        assert len(scored) == 1 + len(clf.results_)
+        assert all(part == learned[0] for part in learned)
+        assert all(part == scored[0] for part in scored)
+        assert not learned[0] & scored[0]
+        pixels.append(len(learned[0]) + len(scored[0]))
+    assert pixels[0] == pixels[1] > 110  # some digits may be equal
+
+
+def test_weights_of_the_loss(make, digits, monkeypatch):
+    """γ1 and γ2 of the soft student; no complexity where a pruned one learns on."""
+    seen = []
+
+    class Spy(TailoringPenalty):
+        def __init__(self, student, teacher, costs, *weights):
+            seen.append(weights[:2])
+            super().__init__(student, teacher, costs, *weights)
+
+    monkeypatch.setattr(nettailor, "TailoringPenalty", Spy)
+    make(complexity_weight=0.7, teacher_weight=3.0).fit(*digits)
+    assert seen == [(0.7, 3.0), (0.0, 3.0)]
+
+
+def test_an_unfitted_teacher_is_cloned(make, digits, unfitted):
+    clf = make(teacher=unfitted).fit(*digits)
+    assert not hasattr(unfitted, "module_")
     assert len(clf.teacher_.history_) == 2
-    assert clf.teacher_.score(*digits) >= 0
     clf.set_params(teacher__max_epochs=1)
-    assert len(clf.fit(*digits).teacher_.history_) == 1
+    first = clf.fit(*digits).teacher_
+    assert len(first.history_) == 1
+    second = clf.set_params(teacher__random_state=5).fit(*digits).teacher_
+    assert not np.allclose(first.predict_proba(digits[0]), second.predict_proba(digits[0]))
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"image_size": 48}, {"class_weight": "balanced"}, {"class_weight": {0: 1.0}}]
+)
+def test_an_unfitted_teacher_may_not_see_other_images_or_weights(
+    make, digits, unfitted, parameters
+):
+    (name,) = parameters
+    with pytest.raises(ValueError, match=f"with `{name}`=.*; got a teacher with"):
+        make(teacher=unfitted.set_params(**parameters)).fit(*digits)
+
+
+def test_a_frozen_teacher_is_not_fitted(make, digits, unfitted):
+    with pytest.raises(NotFittedError):
+        make(teacher=FrozenEstimator(unfitted)).fit(*digits)
 
 
 def test_other_teachers_are_refused(make, digits, teacher, small):

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
@@ -241,6 +242,47 @@ def test_pruning_ends_where_the_score_falls_too_far(fitted, digits, monkeypatch)
     results = pruner.fit(*digits).results_
     assert results.kept.tolist() == [True, True, False]
     assert pruner.estimator_.n_parameters_ == results.parameters[1]
+
+
+def test_a_scorer_that_gives_no_number_is_refused(fitted, digits):
+    """A comparison with NaN would let everything pass."""
+    pruner = ChannelPruner(fitted, max_drop=0.1, scoring=lambda *_: float("nan"), **QUICK)
+    with pytest.raises(ValueError, match="`scoring` gave nan on the 24 images held out"):
+        pruner.fit(*digits)
+
+
+def test_epochs_are_counted_through_both_prunings(fitted, digits):
+    then = BasisScalingPruner(target=0.2, **QUICK)
+    results = ChannelPruner(fitted, target=0.2, then=then, **QUICK).fit(*digits).results_
+    assert results.epochs.tolist() == [0, 1, 2, 2, 4, 5]
+    assert results.seconds.is_monotonic_increasing
+
+
+def test_importance_is_the_same_on_every_machine(fitted, digits):
+    """Batches of a prediction are larger with more threads; squares of slopes would follow."""
+    pruner, before = ChannelPruner(fitted, n_steps=1, prune_every=0), torch.get_num_threads()
+    parameters = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        try:
+            parameters.append(pruner.fit(*digits).estimator_.module_.state_dict())
+        finally:
+            torch.set_num_threads(before)
+    for key, value in parameters[0].items():
+        torch.testing.assert_close(parameters[1][key], value)
+
+
+def test_a_frozen_estimator_is_not_fitted(fitted, digits):
+    with pytest.raises(NotFittedError):
+        ChannelPruner(FrozenEstimator(clone(fitted)), **QUICK).fit(*digits)
+
+
+def test_weighted_score(fitted, digits):
+    X, y = digits
+    pruner, weights = ChannelPruner(fitted, **QUICK).fit(X, y), np.arange(120.0)
+    expected = accuracy_score(y, pruner.predict(X), sample_weight=weights)
+    assert pruner.score(X, y, sample_weight=weights) == pytest.approx(expected)
+    assert pruner.score(X, y) != pytest.approx(expected)
 
 
 def test_start_is_kept_where_the_first_step_fails(fitted, digits, monkeypatch):

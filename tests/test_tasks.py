@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_rrr import MultiTaskStore, NetTailorClassifier, load, save
@@ -83,8 +84,19 @@ def test_a_task_needs_its_own_backbone(fitted, digits, weights, tmp_path):
     with pytest.raises(ValueError, match=r"trained on other weights than the 'tiny' of this store"):
         store.add("mine", fitted)
     assert store.tasks == []
-    assert load_task(tmp_path / "task", weights).weights is None
     assert [path.name for path in store.folder.iterdir()] == ["backbone.safetensors"]
+
+
+def test_a_loaded_task_is_fitted_anew_from_its_backbone(fitted, digits, weights, tmp_path):
+    store = MultiTaskStore(tmp_path / "store", "tiny", weights).add("mine", fitted)
+    loaded = store.load("mine")
+    assert loaded.weights == str(store.folder / "backbone.safetensors")
+    again = clone(loaded).fit(*digits)
+    for key, value in again.module_.stump.named_parameters():
+        assert torch.equal(value, fitted.module_.stump.get_parameter(key))
+    store.add("again", again)  # which refuses other weights
+    save(loaded, tmp_path / "whole")
+    assert load(tmp_path / "whole").weights == loaded.weights
 
 
 def test_kinds_of_files_are_told_apart(fitted, weights, tmp_path):
