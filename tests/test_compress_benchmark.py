@@ -7,7 +7,7 @@ from PIL import Image
 
 from benchmarks import basis, granularity
 from benchmarks.compress.__main__ import PRUNERS, TEXT, main
-from benchmarks.compress.report import summarise, summarise_nettailor
+from benchmarks.compress.report import summarise, summarise_nettailor, summarise_retraining
 from benchmarks.rows import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:The backbone 'tiny' has no pre-trained weights")
@@ -94,6 +94,29 @@ def test_nettailor_beside_its_teacher():
     table = summarise_nettailor(rows)
     assert table["parameters gone"].tolist() == pytest.approx([0.4, 0.2])
     assert table["within .005, 35 % gone"].tolist() == ["yes", "no"]
+
+
+def test_progressive_beside_usual_retraining():
+    """Only of runs that both have; the mean is of sets."""
+    rows = pd.DataFrame(
+        [
+            ("kernels, progressive", "X", 0, 0.8),
+            ("kernels, progressive", "X", 1, 0.6),
+            ("kernels, usual", "X", 0, 0.7),
+            ("kernels, usual", "X", 1, 0.5),
+            ("kernels, usual", "X", 2, 0.9),
+            ("kernels, progressive", "Y", 0, 0.5),
+            ("kernels, usual", "Y", 0, 0.8),
+        ],
+        columns=["system", "set", "seed", "accuracy"],
+    ).assign(share=0.5)
+    table = summarise_retraining(rows)
+    assert table.index.tolist() == ["X, 0.5", "Y, 0.5", "mean, 0.5"]
+    assert table.difference.tolist() == pytest.approx([0.1, -0.3, -0.1])
+    assert table["±"].iloc[0] == pytest.approx(0, abs=1e-12)
+    # Half of the 95 % t-interval of 0.1 and -0.3: 12.706 · 0.2828 / √2.
+    assert table["±"].iloc[2] == pytest.approx(2.541, abs=1e-3)
+    assert summarise_retraining(rows[rows.system == "kernels, usual"]) is None
 
 
 def test_every_pruner_asks_for_the_share():

@@ -76,6 +76,31 @@ def summarise_nettailor(rows):
     return table.sort_index()
 
 
+def summarise_retraining(rows):
+    """Return progressive against usual retraining, set by set and over sets.
+
+    Of runs with the same share and seed; ± is half of the 95 % interval over seeds, and in the
+    last row over sets.
+    """
+    names = ["kernels, progressive", "kernels, usual"]
+    pairs = rows[rows.system.isin(names)].pivot(
+        index=["share", "set", "seed"], columns="system", values="accuracy"
+    )
+    if pairs.shape[1] < 2 or not len(pairs := pairs.dropna()):
+        return None
+    pairs = pairs[names].set_axis(["progressive", "usual"], axis=1)
+    pairs["difference"] = pairs.progressive - pairs.usual
+    groups = pairs.groupby(["share", "set"])
+    table = groups.mean()
+    table["±"] = groups.difference.agg(half_width)
+    over = table.groupby("share")
+    means = over.mean()
+    means["±"] = over.difference.agg(half_width)
+    means.index = pd.MultiIndex.from_tuples([(share, "mean") for share in means.index])
+    table = pd.concat([table, means]).sort_index(level=0, sort_remaining=False)
+    return table.set_index(table.index.map("{0[1]}, {0[0]:g}".format))
+
+
 def write(rows, latencies, folder):
     """Write the report and the figure of each condition; return the report."""
     lines = ["# Ways to a smaller network", ""]
@@ -89,6 +114,9 @@ def write(rows, latencies, folder):
         lines += [*markdown(shown.drop(columns=["system", "share"]), "system, share asked"), ""]
         if (tailored := summarise_nettailor(part)) is not None:
             lines += ["### NetTailor and its teacher", "", *markdown(tailored, "set"), ""]
+        if (retrained := summarise_retraining(part)) is not None:
+            title_of = "### Kernels: progressive against usual retraining"
+            lines += [title_of, "", *markdown(retrained, "set, share asked"), ""]
         name = "_".join(map(str, condition))
         # Means over other sets are not to be compared.
         draw(table[table.sets == table.sets.max()], title, folder / f"pareto_{name}.png")
