@@ -178,8 +178,8 @@ def test_second_pruner_starts_from_what_the_first_left(fitted, digits, monkeypat
     sizes = []
     original = PruningRun.__init__
 
-    def record(self, *args):
-        original(self, *args)
+    def record(self, *args, **more):
+        original(self, *args, **more)
         sizes.append(self.classifier.n_parameters_)
 
     monkeypatch.setattr(PruningRun, "__init__", record)
