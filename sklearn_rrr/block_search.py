@@ -22,6 +22,7 @@ from sklearn_rrr.costs import count_macs, count_parameters, measure_latency
 from sklearn_rrr.devices import seeded
 from sklearn_rrr.inference import fold_norms
 from sklearn_rrr.labels import hold_out
+from sklearn_rrr.meta import finite_score
 from sklearn_rrr.network import RRRNet, fit_widths
 
 START = (1, 1, 1, 1)
@@ -142,13 +143,12 @@ class BlockSearch:
         labels, cv = self.data.labels, self.selector.cv
         if cv is None:
             folds = [hold_out(labels, self.selector.validation_fraction, self.split_seed)]
-        else:
-            splitter = check_cv(cv, labels, classifier=True)
-            # A splitter of the user's knows the images as they were given.
-            given = labels if isinstance(cv, Integral) else self.data.given
-            folds = list(splitter.split(np.zeros(len(given)), given))
-            if not isinstance(cv, Integral):
-                folds = [[self._find(part) for part in fold] for fold in folds]
+        elif isinstance(cv, Integral):
+            folds = list(check_cv(cv, labels, classifier=True).split(labels, labels))
+        else:  # the user's own knows the images as they were given
+            given = self.data.given
+            splitter = check_cv(cv, given, classifier=True)
+            folds = [[self._find(p) for p in fold] for fold in splitter.split(given, given)]
         if not folds:
             raise ValueError(f"`cv` gave no split; got {cv!r}. A generator can be used only once.")
         return [[np.asarray(part).tolist() for part in fold] for fold in folds]
@@ -243,10 +243,7 @@ class BlockSearch:
 
     def _score(self, network, indices):
         X, y, _ = self.data.part(indices)
-        score = float(self.scorer(network, X, y))
-        if not math.isfinite(score):
-            raise ValueError(f"`scoring` gave {score} for blocks={network.blocks_}.")
-        return score
+        return finite_score(self.scorer, network, X, y, f"for blocks={network.blocks_}")
 
     # ------------------------------------------------------------------------- budgets
 

@@ -32,6 +32,14 @@ def check_scoring_parameter(scoring):
         )
 
 
+def finite_score(scorer, estimator, X, y, where):
+    """Return the score of an estimator; raise, with a word on where, if it is NaN or infinite."""
+    score = float(scorer(estimator, X, y))
+    if not math.isfinite(score):
+        raise ValueError(f"`scoring` gave {score} {where}.")
+    return score
+
+
 class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Fits classifiers and predicts with the one it ends with, ``estimator_``.
 

@@ -25,7 +25,12 @@ from sklearn_rrr._validation import check_choice, check_int, check_real
 from sklearn_rrr.classifier import BranchClassifier, RRRNetClassifier
 from sklearn_rrr.costs import count_macs, count_parameters
 from sklearn_rrr.labels import hold_out
-from sklearn_rrr.meta import ImageData, ImageMetaClassifier, check_scoring_parameter
+from sklearn_rrr.meta import (
+    ImageData,
+    ImageMetaClassifier,
+    check_scoring_parameter,
+    finite_score,
+)
 from sklearn_rrr.training import BranchLoss
 
 SLOPE_BATCH = 8
@@ -149,12 +154,8 @@ class PruningRun:
         """Return the score on the images held out; NaN where there are none."""
         if self.held_out is None:
             return math.nan
-        score = float(self.scorer(self.classifier, *self.held_out))
-        if not math.isfinite(score):
-            raise ValueError(
-                f"`scoring` gave {score} on the {len(self.held_out[1])} images held out."
-            )
-        return score
+        where = f"on the {len(self.held_out[1])} images held out"
+        return finite_score(self.scorer, self.classifier, *self.held_out, where)
 
     def record(self, **more):
         """Add a row on the network as it is, and return it."""
