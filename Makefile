@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/microalbum
 STEPS ?=
 # Processes with one thread each: two threads of two processes would wait for each other.
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+# One that dies ends the run, which would else wait for it.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 .PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs bench-speed bench-paper bench-digits bench-compress bench-basis bench-granularity pretrain-synth50 transfer-synth50 clean
 

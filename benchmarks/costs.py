@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from sklearn_rrr import cost_report, count_parameters, load_backbone
-from sklearn_rrr.inference import fold_norms
-from sklearn_rrr.network import RRRNet
+from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.rrr_net import RRRNet
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = {

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from sklearn_rrr import RRRNetClassifier
-from sklearn_rrr.ensembling import ENSEMBLES
+from sklearn_rrr.classifiers.ensembles import ENSEMBLES
 
 RESULTS = Path(__file__).parent / "results"
 

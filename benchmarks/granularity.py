@@ -19,11 +19,11 @@ import torch
 from torch.nn.utils import prune
 
 from sklearn_rrr import ChannelPruner, count_parameters, load_backbone, measure_latency
-from sklearn_rrr.costs import median_interval
-from sklearn_rrr.inference import fold_norms
-from sklearn_rrr.network import RRRNet
-from sklearn_rrr.pruning import count_nonzero
-from sklearn_rrr.surgery import drop_blocks, removable_blocks
+from sklearn_rrr.networks.costs import median_interval
+from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.rrr_net import RRRNet
+from sklearn_rrr.pruning.removal import drop_blocks, removable_blocks
+from sklearn_rrr.pruning.run import count_nonzero
 
 matplotlib.use("agg")
 from matplotlib import pyplot

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sklearn_rrr.backbones import PHASES
-from sklearn_rrr.network import Normalize, fit_widths
+from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.networks.branch_widths import fit_widths
+from sklearn_rrr.networks.image_network import Normalize
 
 
 class PublishedProcedure:

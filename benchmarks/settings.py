@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 from benchmarks.data import find_sets, read_set
 from benchmarks.micro import RESULTS
 from sklearn_rrr import RRRNetClassifier
-from sklearn_rrr.weights import BUNDLED
+from sklearn_rrr.backbones.weights import BUNDLED
 
 PAPER = {
     "trainable": "all",

@@ -25,9 +25,10 @@ from torch import nn
 
 from benchmarks.published import PublishedProcedure
 from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx, load_backbone
-from sklearn_rrr.memory import keeping_memory
-from sklearn_rrr.network import RRRNet
-from sklearn_rrr.training import Settings, make_net
+from sklearn_rrr.networks.rrr_net import RRRNet
+from sklearn_rrr.training.loop import make_net
+from sklearn_rrr.training.memory import keeping_memory
+from sklearn_rrr.training.settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
 BLOCKS, SIZE, N_CLASSES, BATCH, BRANCHES = (1, 1, 1, 1), 128, 20, 32, 8

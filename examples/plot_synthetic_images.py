@@ -11,7 +11,7 @@ pair of columns one class: what both images share is what the network had to fin
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sklearn_rrr.synthesis import SOURCES, SyntheticImages
+from pretraining.synthesis import SOURCES, SyntheticImages
 
 N_CLASSES = 6
 PICTURE = "synthetic_images.png"

@@ -13,9 +13,9 @@ import torch
 
 from pretraining.recipe import FONTS_SHA256, Recipe
 from pretraining.stages import LOG, draw_images, export, train
+from pretraining.synthesis import find_fonts
 from sklearn_rrr._validation import resolve_device
-from sklearn_rrr.synthesis import find_fonts
-from sklearn_rrr.weights import BUNDLED
+from sklearn_rrr.backbones.weights import BUNDLED
 
 
 def main(arguments=None):

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from torch import nn
 from torchvision.models.resnet import Bottleneck
 
-from sklearn_rrr.backbones import Backbone, make_backbone
+from sklearn_rrr.backbones.backbone import Backbone
+from sklearn_rrr.backbones.registry import make_backbone
 
 # Of the fonts of the extra "pretraining", by pretraining.__main__.hash_files.
 FONTS_SHA256 = "3c9090ed44e06ff525d9b397d113efab6588b2fd2f44fd8dae2b5aff3331818e"

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from sklearn_rrr.devices import seeded, use_bf16
-from sklearn_rrr.synthesis import SyntheticImages
-from sklearn_rrr.weights import write_atomically
+from pretraining.synthesis import SyntheticImages
+from sklearn_rrr.backbones.weights import write_atomically
+from sklearn_rrr.training.devices import seeded, use_bf16
 
 LOG = logging.getLogger("pretraining")
 DRAW_BATCH = 128

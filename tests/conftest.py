@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr import RRRNetClassifier, register_backbone
-from sklearn_rrr.backbones import Backbone, make_backbone
+from sklearn_rrr.backbones.backbone import Backbone
+from sklearn_rrr.backbones.registry import make_backbone
 
 
 @register_backbone("tiny")

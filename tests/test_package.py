@@ -1,8 +1,11 @@
 """The house: public names, who imports whom, what the wheel holds."""
 
 import ast
+import csv
+import graphlib
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,42 +16,10 @@ from numpydoc.validate import validate
 
 import sklearn_rrr
 from sklearn_rrr import plotting
-from sklearn_rrr.weights import BUNDLED
+from sklearn_rrr.backbones.weights import BUNDLED
 
 PACKAGE = Path(sklearn_rrr.__file__).parent
-# A module imports only from rows above its own.
-ORDER = [
-    {"_validation", "_version", "inference", "memory", "products", "uncertainty"},
-    {"augmentation", "backbones", "branching", "costs", "exclusion", "heads", "images", "labels"}
-    | {"onnx_classifier"}
-    | {"synthesis"},
-    {"batches", "factors", "network", "weights"},
-    {"checkpoints", "devices", "surgery", "tailoring"},
-    {"meta", "importance", "relevance", "training"},
-    {"ensembling", "predicting"},
-    {"base"},
-    {"classifier"},
-    {"baselines", "block_search", "pruning"},
-    {"block_selection", "nettailor", "block_pruning", "channel_pruning", "element_pruning"},
-    {"basis_scaling", "kernel_pruning"},
-    {"persistence", "plotting"},
-    {"tasks"},
-]
-WITHIN_IMAGES = [
-    {"brightness", "layout"},
-    {"decoding"},
-    {"forms", "folders"},
-    {"sources"},
-    {"inspection"},
-]
-WITHIN_SYNTHESIS = [
-    {"canvas", "fonts"},
-    {"textures", "glyphs"},
-    {"contours", "fractals"},
-    {"images"},
-]
-WITHIN_PLOTTING = [{"display"}, {"agreement", "blocks", "costs", "kernels"}]
-WITHIN_PLOTTING[1] |= {"reliability", "training"}
+ROOMS = PACKAGE.parent / "docs" / "rooms.csv"  # the table of docs/design.rst
 
 
 def test_public_names():
@@ -94,11 +65,11 @@ METHODS += ["RRRNetClassifier.predict_branches", "RRRNetClassifier.predict_uncer
 METHODS += ["BlockSelector." + m for m in ("fit", "predict", "predict_proba", "score")]
 METHODS += ["NetTailorClassifier." + m for m in ("fit", "predict", "predict_proba")]
 METHODS += ["MultiTaskStore." + m for m in ("add", "load", "sizes")]
-METHODS += ["tasks.load_task", "tasks.save_task"]
+METHODS += ["deployment.task_files.load_task", "deployment.task_files.save_task"]
 METHODS += ["ProgressiveKernelPruner.fit"]
 METHODS += ["OnnxClassifier." + m for m in ("fit", "predict", "predict_branches", "predict_proba")]
 METHODS += ["OnnxClassifier.predict_uncertainty"]
-DRAWN = ["synthesis.SyntheticImages", "synthesis.find_fonts", "baselines.paper_models"]
+DRAWN = ["classifiers.baselines.paper_models"]
 DRAWN += [f"plotting.{name}" for name in plotting.__all__]
 
 
@@ -107,6 +78,17 @@ def test_public_docstrings_are_numpydoc(name):
     checks = CHECKS - {"EX01"} if name in METHODS else CHECKS
     errors = validate(f"sklearn_rrr.{name}")["errors"]
     assert [error for error in errors if error[0] in checks] == []
+
+
+def read_rooms():
+    """Return the rooms that each room may import, itself left out."""
+    with ROOMS.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    named = {row["room"].strip("`"): re.findall(r"\w+", row["may import"]) for row in rows}
+    allowed = {}
+    for room, direct in named.items():  # what stands above, and above that
+        allowed[room] = set(direct).union(*(allowed[name] for name in direct))
+    return allowed
 
 
 def imports(path):
@@ -127,42 +109,41 @@ def is_module(name):
     return path.is_dir() or path.with_suffix(".py").exists()
 
 
-@pytest.mark.parametrize(
-    ("room", "order"),
-    [
-        ("", ORDER),
-        ("images", WITHIN_IMAGES),
-        ("synthesis", WITHIN_SYNTHESIS),
-        ("plotting", WITHIN_PLOTTING),
-    ],
-)
-def test_modules_import_only_from_above(room, order):
-    folder = PACKAGE / room
-    files = {p.stem: p for p in folder.glob("*.py") if p.stem != "__init__"}
-    files |= {p.parent.name: p for p in folder.glob("*/__init__.py")}
-    outside, level = ({n: i for i, row in enumerate(o) for n in row} for o in (ORDER, order))
-    assert set(files) == set(level)
-    for name, path in files.items():
-        if path.name == "__init__.py":
-            continue
+def list_modules():
+    """Return the files of the rooms by their names, such as networks.rrr_net."""
+    paths = [p for p in PACKAGE.rglob("*.py") if p.stem != "__init__"]
+    return {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in paths}
+
+
+def test_rooms_import_only_what_stands_above():
+    allowed, free = read_rooms(), {"_version"}
+    assert {name.split(".")[0] for name in list_modules()} - free == set(allowed)
+    for name, path in list_modules().items():
+        room = name.split(".")[0]
         for imported in imports(path):
-            first, *rest = imported.split(".")
-            if not room:
-                above = level[first] < level[name]
-            elif first == room:
-                above = level[rest[0]] < level[name]
-            else:
-                above = outside[first] < outside[room]
-            assert above, f"{name} imports {imported}"
+            other = imported.split(".")[0]
+            assert other in allowed.get(room, set()) | {room} | free, f"{name} imports {imported}"
+
+
+def test_house_has_at_most_eight_floors():
+    floors = {}
+    for room, above in read_rooms().items():
+        floors[room] = 1 + max((floors[name] for name in above), default=0)
+    assert max(floors.values()) <= 8
+
+
+def test_files_do_not_import_each_other_in_a_circle():
+    tree = {name: imports(path) & list_modules().keys() for name, path in list_modules().items()}
+    assert list(graphlib.TopologicalSorter(tree).static_order())  # raises CycleError
 
 
 def test_pretrained_holds_only_data():
-    assert {p.suffix for p in (PACKAGE / "pretrained").iterdir()} == {".safetensors"}
+    assert {p.suffix for p in (PACKAGE / "backbones" / "pretrained").iterdir()} == {".safetensors"}
 
 
 def test_only_training_knows_skorch():
-    users = [p.name for p in PACKAGE.rglob("*.py") if "skorch" in ast.unparse(_imports(p))]
-    assert users == ["training.py"]
+    users = {p.parent.name for p in PACKAGE.rglob("*.py") if "skorch" in ast.unparse(_imports(p))}
+    assert users == {"training"}
 
 
 def _imports(path):
@@ -204,6 +185,6 @@ def test_wheel_holds_every_module_and_the_bundled_weights(tmp_path):
     expected = {p.relative_to(root).as_posix() for p in PACKAGE.rglob("*.py")}
     assert expected <= held
     for file, digest in BUNDLED.values():
-        content = archive.read(f"sklearn_rrr/pretrained/{file}")
+        content = archive.read(f"sklearn_rrr/backbones/pretrained/{file}")
         assert hashlib.sha256(content).hexdigest() == digest
     assert not [name for name in held if name.startswith(("tests", "benchmarks", "examples"))]

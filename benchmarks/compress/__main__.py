@@ -32,7 +32,7 @@ from sklearn_rrr import (
     RRRNetClassifier,
     count_macs,
 )
-from sklearn_rrr.pruning import count_nonzero
+from sklearn_rrr.pruning.run import count_nonzero
 
 RESULTS = Path(__file__).parent.parent / "results" / "compress"
 KEY = ["backbone", "steps", "image_size", "system", "share", "set", "data", "seed"]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from benchmarks.paper.statistics import half_width, markdown
 from sklearn_rrr import measure_latency
-from sklearn_rrr.block_search import pareto_front
+from sklearn_rrr.search.forward_selection import pareto_front
 
 matplotlib.use("agg")
 from matplotlib import pyplot

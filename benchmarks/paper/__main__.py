@@ -19,8 +19,8 @@ from benchmarks.data import find_sets, fingerprint, read_set
 from benchmarks.paper import figures, statistics
 from benchmarks.rows import run_jobs
 from sklearn_rrr import count_macs, load_backbone
-from sklearn_rrr.baselines import PUBLISHED, paper_models
-from sklearn_rrr.network import RRRNet
+from sklearn_rrr.classifiers.baselines import PUBLISHED, paper_models
+from sklearn_rrr.networks.rrr_net import RRRNet
 
 RESULTS = Path(__file__).parent.parent / "results" / "paper"
 SETTINGS = {

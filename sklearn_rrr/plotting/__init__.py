@@ -4,12 +4,12 @@ As in scikit-learn, a display holds what it draws, a class method computes it, a
 it again. matplotlib is imported when something is drawn.
 """
 
-from sklearn_rrr.plotting.agreement import BranchAgreementDisplay
-from sklearn_rrr.plotting.blocks import BlockSelectionDisplay
-from sklearn_rrr.plotting.costs import CostRadarDisplay
-from sklearn_rrr.plotting.kernels import KernelMosaicDisplay
+from sklearn_rrr.plotting.block_selection import BlockSelectionDisplay
+from sklearn_rrr.plotting.branch_agreement import BranchAgreementDisplay
+from sklearn_rrr.plotting.cost_radar import CostRadarDisplay
+from sklearn_rrr.plotting.kernel_mosaic import KernelMosaicDisplay
 from sklearn_rrr.plotting.reliability import ReliabilityDisplay
-from sklearn_rrr.plotting.training import TrainingCurveDisplay
+from sklearn_rrr.plotting.training_curve import TrainingCurveDisplay
 
 __all__ = [
     "BlockSelectionDisplay",

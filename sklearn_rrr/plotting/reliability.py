@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_rrr._validation import check_int
-from sklearn_rrr.labels import encode_labels
+from sklearn_rrr.images.labels import encode_labels
 from sklearn_rrr.plotting.display import Display, check_probabilities, predict_with
 
 

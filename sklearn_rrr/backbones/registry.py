@@ -1,0 +1,74 @@
+"""The names of backbones, and how a backbone is built by its name."""
+
+_REGISTRY = {}
+
+
+# --------------------------------------------------------------------------- registry
+
+
+def register_backbone(name):
+    """Register a function that returns a `Backbone` with random weights under `name`.
+
+    Parameters
+    ----------
+    name : str
+        The value of `backbone` that users write.
+
+    Returns
+    -------
+    decorator : callable
+        Takes the function and returns it unchanged.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+
+    Examples
+    --------
+    >>> from torchvision.models.resnet import BasicBlock
+    >>> from sklearn_rrr import Backbone, register_backbone
+    >>> @register_backbone("tiny10")
+    ... def tiny10():
+    ...     return Backbone("tiny10", BasicBlock, (1, 1, 1, 1), planes=(8, 8, 16, 16))
+    """
+
+    def decorate(function):
+        if name in _REGISTRY:
+            raise ValueError(f"The backbone {name!r} is registered already; choose another name.")
+        _REGISTRY[name] = function
+        return function
+
+    return decorate
+
+
+def list_backbones():
+    """List the names that `backbone` accepts.
+
+    Returns
+    -------
+    names : list of str
+        Sorted.
+
+    Examples
+    --------
+    >>> from sklearn_rrr import list_backbones
+    >>> "resnet152" in list_backbones()
+    True
+    """
+    return sorted(_REGISTRY)
+
+
+def make_backbone(name):
+    """Build a registered backbone with random weights.
+
+    Raises
+    ------
+    ValueError
+        If the name is not registered; lists those that are.
+    """
+    if not isinstance(name, str) or name not in _REGISTRY:
+        raise ValueError(f"`backbone` must be one of {', '.join(list_backbones())}; got {name!r}.")
+    backbone = _REGISTRY[name]()
+    backbone.name = name  # by which it is made again
+    return backbone

@@ -1,0 +1,1 @@
+"""The classifiers that users fit, and what all classifiers share."""

@@ -1,0 +1,116 @@
+"""How every image classifier of the package predicts, batch by batch."""
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_rrr._validation import resolve_device
+from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
+from sklearn_rrr.images.decoding import BadImages
+from sklearn_rrr.networks.image_network import average_probabilities
+from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.training.devices import explained_memory, prediction_batch
+
+
+class PredictingMixin(UncertaintyMixin):
+    """Predicts with ``module_``; images are read by ``_read``, as in fit.
+
+    ``_folded`` keeps the network with folded norms, by device.
+    """
+
+    def predict_proba(self, X):
+        """Predict the probability of each class: the mean of the branches' softmax.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; other sizes are resized likewise.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, n_classes)
+            float64; rows sum to 1; columns in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        chunks = [average_probabilities(logits.double()) for logits in self._logits(X)]
+        return torch.cat(chunks).numpy()
+
+    def predict_branches(self, X):
+        """Predict the probabilities of each branch.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; other sizes are resized likewise.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, n_branches, n_classes)
+            float64; their mean over branches is :meth:`predict_proba`.
+        """
+        check_is_fitted(self)
+        return torch.cat([logits.double().softmax(2) for logits in self._logits(X)]).numpy()
+
+    def predict(self, X):
+        """Predict the label of each image.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        y : ndarray of shape (n,)
+            The labels of largest probability, in the type that `fit` was given.
+        """
+        check_is_fitted(self)
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def _logits(self, X):
+        """Yield the branches' logits (B, M, K), on the CPU, batch by batch."""
+        source = self._read(X, reset=False)
+        device = self._prediction_device()
+        network = self._fold(device)
+        bad, size = [], prediction_batch(device, network.first_output_bytes(self.image_size_))
+        for start in range(0, len(source), size):
+            index = np.arange(start, min(start + size, len(source)))
+            try:
+                images = source.load(index, self.image_size_)
+            except BadImages as error:  # go on, to name them all
+                bad += error.bad
+                continue
+            if not bad:
+                with explained_memory(size):
+                    logits = self._forward(network, images, device)
+                yield logits
+        if bad:
+            raise BadImages(bad, len(source))
+
+    def _fold(self, device):
+        """Return the network with folded norms on a device; the last one is kept."""
+        network = self._folded.get(device)
+        if network is None:
+            network = fold_norms(self.module_).to(device)
+            self._folded.clear()  # in place: predict must not change the estimator's attributes
+            self._folded[device] = network
+        return network
+
+    def _forward(self, network, images, device):
+        """Return the logits (B, M, K) of one batch, on the CPU."""
+        n_images = len(images)
+        if n_images % 2:  # see prediction_batch
+            images = torch.cat([images, images[-1:]])
+        images = images.to(device).contiguous(memory_format=torch.channels_last)
+        bf16 = self.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return network(images)[:n_images].float().cpu()
+
+    def _prediction_device(self):
+        try:
+            return resolve_device(self.device)
+        except ValueError as error:  # fitted on a machine that had it
+            warnings.warn(f"{error} The CPU is used.", stacklevel=4)
+            return torch.device("cpu")

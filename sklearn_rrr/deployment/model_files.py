@@ -1,0 +1,328 @@
+"""Fitted classifiers as files: saved without pickle, and exported to ONNX.
+
+A saved file is safetensors: the network as tensors, all else as JSON in the file's header.
+Reading one executes nothing.
+"""
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_rrr.backbones.fine_tuning import FineTuning
+from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.backbones.weights import check_state, write_atomically
+from sklearn_rrr.classifiers.base import BaseImageClassifier
+from sklearn_rrr.classifiers.baselines import FineTuningClassifier, LastLayerClassifier
+from sklearn_rrr.classifiers.ensembles import ENSEMBLES
+from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
+from sklearn_rrr.deployment.onnx_classifier import decode_array
+from sklearn_rrr.images.sources import ImageFormat
+from sklearn_rrr.nettailor.nettailor_classifier import NetTailorClassifier
+from sklearn_rrr.nettailor.tailored_net import TailoredNet
+from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
+from sklearn_rrr.networks.rrr_net import RRRNet
+from sklearn_rrr.pruning.removal import reshape_like
+from sklearn_rrr.training.devices import seeded
+from sklearn_rrr.training.settings import Settings
+
+HEADER = "sklearn_rrr"
+TASK = "shared"  # in the content of a file that holds what is not shared
+ESTIMATORS = {
+    cls.__name__: cls
+    for cls in (RRRNetClassifier, LastLayerClassifier, FineTuningClassifier, NetTailorClassifier)
+}
+RECORDS = {cls.__name__: cls for cls in (FineTuning, ImageFormat, Settings, *ENSEMBLES.values())}
+FITTED = {"classes_", "image_size_", "trainable_", "fine_tuning_", "_image_format"}
+DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+# ---------------------------------------------------------------------------------- save
+
+
+def save(estimator, path):
+    """Save a fitted classifier as one safetensors file, without pickle.
+
+    Parameters
+    ----------
+    estimator : RRRNetClassifier or other classifier
+        Fitted. Its parameters must be plain values: no functions, generators or dicts of
+        weights.
+    path : str or path
+        The file to write; one that exists is replaced.
+
+    Raises
+    ------
+    NotFittedError
+        If it was not fitted.
+    TypeError
+        For other objects, and for a parameter that JSON cannot hold.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    load : Read the file.
+    export_onnx : For machines without torch.
+
+    Notes
+    -----
+    Metadata routing requests are not kept, nor the images in `skipped_` that were no files, nor
+    the teacher of a :class:`NetTailorClassifier`, which does not predict.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import RRRNetClassifier, load, save
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> X = X / 16
+    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(X[:64], y[:64])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(clf, f"{folder}/digits.safetensors")
+    ...     again = load(f"{folder}/digits.safetensors")
+    >>> bool((again.predict(X[64:70]) == clf.predict(X[64:70])).all())
+    True
+    """
+    check_estimator(estimator)
+    path = check_target(path)
+    tensors = {key: value.contiguous() for key, value in estimator.module_.state_dict().items()}
+    write(path, describe(estimator), tensors)
+
+
+def describe(estimator, without=("teacher",)):
+    """Return all of a fitted classifier but its network's tensors, in what JSON can hold.
+
+    Parameters of the names in `without` become None.
+    """
+    if type(estimator) is not ESTIMATORS.get(type(estimator).__name__):
+        raise TypeError(
+            f"`load` would not know a {type(estimator).__qualname__}; it knows "
+            f"{', '.join(ESTIMATORS)}. Use joblib.dump for a class of your own."
+        )
+    state = estimator.__getstate__()
+    for name in ("_metadata_request", "teacher_"):
+        state.pop(name, None)
+    state |= {name: None for name in without if name in state}
+    module = state.pop("module_")
+    # Settings of the last training; what trains on settles its own augmentation.
+    state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
+    state["skipped_"] = [
+        item if isinstance(item, (int, str, os.PathLike)) else None for item in state["skipped_"]
+    ]
+    return {
+        "estimator": type(estimator).__name__,
+        "state": {name: encode(value, name) for name, value in state.items()},
+        "network": {
+            "backbone": module.backbone_name,
+            "arguments": encode(module.arguments, "arguments"),
+            "is_reduced": module.is_reduced,
+        },
+    }
+
+
+def write(path, content, tensors):
+    """Write tensors, and what JSON can hold, as one safetensors file."""
+    write_atomically(path, serialize(tensors, {HEADER: json.dumps(content)}))
+
+
+def check_target(path):
+    """Return the path of a file that can be written."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"`path`={str(path)!r}: there is no folder {str(path.parent)!r}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"`path`={str(path)!r} is a folder; name a file in it.")
+    return path
+
+
+def check_estimator(estimator):
+    if not isinstance(estimator, BaseImageClassifier):
+        raise TypeError(
+            f"`estimator` must be a classifier of sklearn_rrr, such as {', '.join(ESTIMATORS)}; "
+            f"got {estimator!r:.100}. Of a pipeline pass its last step, pipeline[-1]; of a search "
+            "best_estimator_; of a pruner or a BlockSelector estimator_."
+        )
+    check_is_fitted(estimator)
+
+
+def encode(value, name):
+    """Turn a value into what JSON can hold; tuples, arrays and records carry a tag."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic) and not isinstance(value.item(), np.generic):
+        return encode(value.item(), name)
+    if isinstance(value, (list, tuple)):
+        items = [encode(item, name) for item in value]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, dict):
+        pairs = [[encode(k, name), encode(v, name)] for k, v in value.items()]
+        return {"dict": pairs}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufUO" and value.ndim == 1:
+        return {"array": encode(value.tolist(), name), "dtype": value.dtype.str}
+    if isinstance(value, pd.DataFrame):
+        return {"frame": encode({str(c): value[c].tolist() for c in value}, name)}
+    if type(value) is RECORDS.get(type(value).__name__):
+        fields = value.__dict__ if is_dataclass(value) else value.get_params()
+        return {type(value).__name__: encode(dict(fields), name)}
+    if isinstance(value, (os.PathLike, torch.device)):
+        return str(value)
+    cure = "Use joblib.dump." if name.endswith("_") else "Set a plain value, or use joblib.dump."
+    raise TypeError(
+        f"`{name}` holds a {type(value).__name__}, which a file without code cannot hold; got "
+        f"{repr(value)[:80]}. {cure}"
+    )
+
+
+# ---------------------------------------------------------------------------------- load
+
+
+def load(path):
+    """Load a classifier that :func:`save` wrote; nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : str or path
+        A file that `save` wrote.
+
+    Returns
+    -------
+    estimator : object
+        The fitted classifier, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged, no such file, or of a backbone that is not
+        registered.
+
+    See Also
+    --------
+    save : Write the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import RRRNetClassifier, load, save
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> X = X / 16
+    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(X[:32], y[:32])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(clf, f"{folder}/digits.safetensors")
+    ...     load(f"{folder}/digits.safetensors").classes_
+    array([0, 1])
+    """
+    content, tensors = read(path)
+    if TASK in content:
+        raise ValueError(f"{path} holds a task without its backbone; use sklearn_rrr.load_task.")
+    with explained_damage(path):
+        return rebuild(content, tensors, str(path))
+
+
+def read(path):
+    """Read a file that :func:`write` wrote: its content and its tensors."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`path` names {str(path)!r}, which is no file.")
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} was not written by sklearn_rrr.save, or is damaged ({error}). Nothing in it "
+            "was executed. A file of joblib is for joblib.load, if you trust it."
+        ) from error
+    if header is None:
+        raise ValueError(f"{path} holds tensors, but was not written by sklearn_rrr.save.")
+    with explained_damage(path):
+        content = json.loads(header)
+        if not isinstance(content, dict):
+            raise ValueError(f"its header is a {type(content).__name__}")
+        return content, tensors
+
+
+@contextmanager
+def explained_damage(path):
+    """Turn what the content of a file may raise into an error that says so."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise ValueError(
+            f"{path} cannot be loaded: {error or type(error).__name__}. It is damaged, of another "
+            "version of sklearn_rrr, or of a backbone that is to be registered before."
+        ) from error
+
+
+def rebuild(content, tensors, source, complete=None):
+    """Build the network of a file's content, fill it, and the estimator around it.
+
+    `complete` takes the network, the tensors and the content, and returns all tensors, where the
+    file does not hold them all.
+    """
+    cls, network = ESTIMATORS[content["estimator"]], content["network"]
+    state = {name: decode(value) for name, value in content["state"].items()}
+    if missing := (FITTED | set(cls().get_params())) - state.keys():
+        raise ValueError(f"{min(missing)!r} is missing")
+    if unknown := [name for name in state if hasattr(cls, name)]:
+        raise ValueError(f"{unknown[0]!r} is no attribute of a fitted classifier")
+    arguments = decode(network["arguments"])
+    with seeded(0, torch.device("cpu")):  # initial weights are drawn, and are of no use
+        backbone = make_backbone(network["backbone"])
+        _check_arguments(cls, arguments, tensors, len(state["classes_"]), backbone)
+        module = (TailoredNet if cls is NetTailorClassifier else RRRNet)(backbone, **arguments)
+        if network["is_reduced"] and cls is not NetTailorClassifier:
+            reshape_like(module, tensors)
+    if complete is not None:
+        tensors = complete(module, tensors)
+    check_state(tensors, module.state_dict(), source, network["backbone"])
+    module.load_state_dict(tensors)
+    if module.is_reduced:  # layers might have shapes that do not follow each other
+        with torch.no_grad():
+            module.eval()(torch.zeros(2, 3, 32, 32))
+    module.to(memory_format=torch.channels_last).freeze(state["trainable_"]).eval()
+    estimator = cls.__new__(cls)
+    estimator.__setstate__({**state, "module_": module})
+    return estimator
+
+
+def _check_arguments(cls, arguments, tensors, n_classes, backbone):
+    """Check the numbers of a file's network before anything is built of them."""
+    n_branches, n_outputs = tensors["head.bias"].shape
+    valid = arguments["n_classes"] == n_outputs == n_classes
+    if cls is NetTailorClassifier:  # the network itself looks at its paths
+        valid &= arguments.keys() == {"n_classes", "paths", "static"}
+        valid &= n_branches == 1 and arguments["static"] is True
+    else:
+        valid &= arguments["n_branches"] == n_branches <= MAX_BRANCHES
+        depths = zip(arguments["blocks"], backbone.depths, strict=True)
+        valid &= all(kept <= depth for kept, depth in depths)
+    if not valid:
+        raise ValueError("the network is not the one that its tensors belong to")
+
+
+def decode(value):
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = next(iter(value), None)
+    content = decode(value[tag])
+    if tag == "tuple":
+        return tuple(content)
+    if tag == "dict":
+        return dict(content)
+    if tag == "array":
+        return decode_array({"array": content, "dtype": value["dtype"]})
+    if tag == "frame":
+        return pd.DataFrame(content)
+    return RECORDS[tag](**content)

@@ -1,0 +1,307 @@
+"""Predict with an exported classifier; this module imports neither torch nor torchvision."""
+
+import json
+import threading
+from functools import cache
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
+
+ENGINES = ("onnxruntime", "openvino")
+PRECISIONS = ("fp32", "bf16")
+BATCH = 64
+METADATA = ("classes", "image_size")
+WANTED = "X must be uint8 images, (n, h, w) or (n, h, w, 3), or a list of images"
+
+
+class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
+    """Classifier from a file that :func:`~sklearn_rrr.export_onnx` wrote.
+
+    It predicts with ONNX Runtime, or OpenVINO, and needs no torch. The file is read at the
+    first prediction; there is nothing to fit.
+
+    Parameters
+    ----------
+    path : str or path
+        The ``.onnx`` file.
+    engine : {"onnxruntime", "openvino"}, default="onnxruntime"
+        What runs it.
+    precision : {"fp32", "bf16"}, default="fp32"
+        Arithmetic; bf16 is OpenVINO's, for processors that have it. Probabilities then
+        agree to about two digits.
+    n_threads : int or None, default=None
+        Threads of the engine; None leaves it the choice.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, as the exported classifier was given them.
+    image_size_ : int
+        Height and width that images are resized to, in pixels.
+
+    See Also
+    --------
+    export_onnx : Write the file.
+
+    Examples
+    --------
+    The file is one that :func:`~sklearn_rrr.export_onnx` wrote; its example runs both.
+
+    >>> from sklearn_rrr import OnnxClassifier
+    >>> clf = OnnxClassifier("birds.onnx", engine="openvino", precision="bf16")
+    """
+
+    def __init__(self, path, *, engine="onnxruntime", precision="fp32", n_threads=None):
+        self.path = path
+        self.engine = engine
+        self.precision = precision
+        self.n_threads = n_threads
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def fit(self, X=None, y=None):
+        """Read the file, and learn nothing.
+
+        Parameters
+        ----------
+        X : object, default=None
+            Ignored.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            The classifier itself.
+        """
+        self._open()
+        return self
+
+    @property
+    def classes_(self):
+        return self._metadata("classes_", 0)
+
+    @property
+    def image_size_(self):
+        return self._metadata("image_size_", 1)
+
+    def _metadata(self, name, index):
+        try:
+            return self._open()[index]
+        except (ValueError, ImportError) as error:  # so that hasattr tells the truth
+            raise AttributeError(f"{name} is not known: {error}") from error
+
+    def predict_proba(self, X):
+        """Predict the probability of each class.
+
+        Parameters
+        ----------
+        X : images
+            An array of uint8, (n, h, w) or (n, h, w, 3), or a list of such images, which
+            may differ in size, or of PIL images in gray or RGB.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, n_classes)
+            float32; rows sum to 1; columns in the order of `classes_`.
+
+        Raises
+        ------
+        ValueError
+            If the file cannot be used, or images have another form or dtype.
+        """
+        return self._predict(X, 0)
+
+    def predict_branches(self, X):
+        """Predict the probabilities of each branch.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`predict_proba`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, n_branches, n_classes)
+            Their mean over branches is :meth:`predict_proba`.
+        """
+        return self._predict(X, 1)
+
+    def predict(self, X):
+        """Predict the label of each image.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`predict_proba`.
+
+        Returns
+        -------
+        y : ndarray of shape (n,)
+            The labels of largest probability.
+        """
+        classes, _, _ = self._open()
+        return classes[self.predict_proba(X).argmax(1)]
+
+    def _predict(self, X, output):
+        _, _, run = self._open()
+        return np.concatenate([run(batch)[output] for batch in _batches(X)])
+
+    def _open(self):
+        """Return (classes, image size, function); the file is read if anything changed."""
+        self._check_parameters()
+        path = Path(self.path)
+        if not path.is_file():
+            raise ValueError(f"`path` names {str(path)!r}, which is no file.")
+        changed = path.stat().st_mtime_ns
+        key = (str(path), changed, self.engine, self.precision, self.n_threads)
+        if getattr(self, "_opened", (None,))[0] != key:
+            self._opened = key, self._read(str(path))
+        return self._opened[1]
+
+    def _check_parameters(self):
+        for name, allowed in (("engine", ENGINES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in allowed:
+                choices = ", ".join(map(repr, allowed))
+                raise ValueError(f"`{name}` must be one of {choices}; got {getattr(self, name)!r}.")
+        if self.precision == "bf16" and self.engine != "openvino":
+            raise ValueError("`precision`='bf16' needs `engine`='openvino'; got 'onnxruntime'.")
+        n = self.n_threads
+        if n is not None and (not isinstance(n, Integral) or isinstance(n, bool) or n < 1):
+            raise ValueError(f"`n_threads` must be an int of at least 1, or None; got {n!r}.")
+
+    def _read(self, path):
+        start = _start_openvino if self.engine == "openvino" else _start_onnxruntime
+        try:
+            run, metadata = start(path, self.n_threads, self.precision)
+        except ImportError as error:
+            raise ImportError(
+                f"`engine`={self.engine!r} needs it installed: pip install {self.engine}."
+            ) from error
+        except Exception as error:  # each engine has its own
+            raise ValueError(f"{path} is no file that {self.engine} can run: {error}") from error
+        try:
+            classes = decode_array(json.loads(metadata["classes"]))
+            return classes, int(metadata["image_size"]), run
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} was not written by sklearn_rrr.export_onnx, or is damaged: {error!r}."
+            ) from error
+
+    def __getstate__(self):
+        return {k: v for k, v in super().__getstate__().items() if k != "_opened"}
+
+
+def decode_array(record):
+    """Return the array of {"array": list, "dtype": str}: numbers, booleans, strings or objects.
+
+    A long dtype of strings in a damaged file would take memory, so their length is their own.
+    """
+    dtype = np.dtype(record["dtype"])
+    if dtype.kind not in "biufUO":
+        raise ValueError(f"dtype {dtype}")
+    return np.array(record["array"], dtype=str if dtype.kind == "U" else dtype)
+
+
+# -------------------------------------------------------------------------------- images
+
+
+def _batches(X):
+    """Yield uint8 batches (n, h, w, 3), of images of one size each."""
+    if isinstance(X, np.ndarray) and X.ndim in (3, 4) and len(X):
+        if X.ndim == 3 and X.shape[2] in (1, 3, 4):
+            raise ValueError(
+                f"X has the shape {X.shape}, which could be one image. It needs the batch axis, "
+                "X[np.newaxis]; gray images need a channel axis here, X[..., np.newaxis]."
+            )
+        yield from (_as_rgb(X[start : start + BATCH]) for start in range(0, len(X), BATCH))
+    elif isinstance(X, (list, tuple)) and len(X):
+        yield from (_as_rgb(_as_array(image)[None]) for image in X)
+    else:
+        shape = f" of shape {X.shape}" if isinstance(X, np.ndarray) else ""
+        raise ValueError(f"{WANTED}, at least one; got a {type(X).__name__}{shape}.")
+
+
+def _as_array(image):
+    if not isinstance(image, Image.Image):
+        return np.asarray(image)
+    if image.mode not in ("L", "RGB") or "transparency" in image.info:
+        raise ValueError(
+            f"PIL images must be gray or RGB, without transparency; got the mode {image.mode!r}. "
+            "Use image.convert('RGB'); put transparent images on white before."
+        )
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+def _as_rgb(images):
+    n_axes, shape = images.ndim, images.shape[1:]
+    if n_axes == 3:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in shape:
+        raise ValueError(
+            f"{WANTED}; got {images.dtype} of shape {shape} as one image. Open files before, put "
+            "channels last, leave alpha out, and bring numbers to uint8, 255 for white."
+        )
+    return np.ascontiguousarray(np.broadcast_to(images, (*images.shape[:3], 3)))
+
+
+# ------------------------------------------------------------------------------- engines
+
+
+def _start_onnxruntime(path, n_threads, precision):
+    """Return a function from images to the outputs, and the file's metadata."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads or 0
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    return lambda images: session.run(None, {"images": images}), metadata
+
+
+_first_use = threading.Lock()
+
+
+@cache
+def _openvino_core():
+    """Return the one OpenVINO of the process.
+
+    Its CPU plugin lends the thread that first compiles a stack for signals, and unmaps it when
+    the last model is gone, in whatever thread; a signal would then end the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
+def _start_openvino(path, n_threads, precision):
+    with _first_use:
+        core = _openvino_core()
+    model = core.read_model(path)
+    try:
+        metadata = {k: model.get_rt_info(["framework", k]).astype(str) for k in METADATA}
+    except RuntimeError:  # it has none
+        metadata = {}
+    config = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
+    if n_threads:
+        config["INFERENCE_NUM_THREADS"] = n_threads
+    compiled, own = core.compile_model(model, "CPU", config), threading.local()
+
+    def run(images):
+        if not hasattr(own, "request"):  # a request serves one thread
+            own.request = compiled.create_infer_request()
+        return list(own.request.infer([images]).values())
+
+    return run, metadata

@@ -1,0 +1,283 @@
+"""Many tasks on one backbone: what belongs to a task alone is a file of its own.
+
+A network of NetTailor (CVPR 2019) keeps the weights of the backbone's blocks, so that only proxies,
+scales, norm statistics and the head are a task's. Files are safetensors, as those of ``save``.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pandas as pd
+from safetensors.torch import save as serialize
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_rrr.backbones.weights import load_backbone, write_atomically
+from sklearn_rrr.deployment.model_files import (
+    TASK,
+    check_target,
+    describe,
+    explained_damage,
+    read,
+    rebuild,
+    write,
+)
+from sklearn_rrr.nettailor.nettailor_classifier import NetTailorClassifier
+from sklearn_rrr.nettailor.tailored_net import TailoredNet
+
+BACKBONE = "backbone.safetensors"
+
+
+def save_task(estimator, path):
+    """Save what a tailored classifier does not share with its backbone, without pickle.
+
+    Parameters
+    ----------
+    estimator : NetTailorClassifier
+        Fitted, with parameters that :func:`sklearn_rrr.save` can keep.
+    path : str or path
+        The file to write; one that exists is replaced.
+
+    Raises
+    ------
+    NotFittedError, TypeError, OSError
+        As :func:`sklearn_rrr.save`.
+
+    See Also
+    --------
+    load_task : Read the file.
+    MultiTaskStore : A folder of tasks with their backbone.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import NetTailorClassifier, load_task, save_task
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> clf = NetTailorClassifier(
+    ...     n_removed=12, max_epochs=1, validation_fraction=None, image_size=32, random_state=0
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_task(clf.fit(X[:16] / 16, y[:16]), f"{folder}/digits.safetensors")
+    ...     load_task(f"{folder}/digits.safetensors").classes_
+    array([0, 1])
+    """
+    if not isinstance(estimator, NetTailorClassifier):
+        raise TypeError(
+            "`estimator` must be a NetTailorClassifier, whose blocks are those of its backbone; "
+            f"got a {type(estimator).__name__}. Use sklearn_rrr.save."
+        )
+    check_is_fitted(estimator)
+    path = check_target(path)
+    content = describe(estimator, without=("teacher", "weights"))
+    content[TASK] = _digest(estimator.module_)
+    tensors = {key: value.contiguous() for key, value in estimator.task_delta_.items()}
+    write(path, content, tensors)
+
+
+def load_task(path, weights="pretrained"):
+    """Load a classifier from the file of its task and the weights of its backbone.
+
+    Parameters
+    ----------
+    path : str or path
+        A file that :func:`save_task` wrote.
+    weights : str, path or dict, default="pretrained"
+        The backbone's weights, as of :func:`sklearn_rrr.load_backbone`.
+
+    Returns
+    -------
+    estimator : NetTailorClassifier
+        Fitted, on the CPU. Its `weights` are those given here, from which a new fit of it, or of a
+        clone, starts; its `teacher` is not kept, and is None.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or damaged, or the task belongs to other weights.
+
+    See Also
+    --------
+    save_task : Write the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import NetTailorClassifier, load_task, save_task
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> clf = NetTailorClassifier(
+    ...     n_removed=12, max_epochs=1, validation_fraction=None, image_size=32, random_state=0
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_task(clf.fit(X[:16] / 16, y[:16]), f"{folder}/digits.safetensors")
+    ...     load_task(f"{folder}/digits.safetensors").classes_
+    array([0, 1])
+    """
+    content, tensors = read(path)
+
+    def complete(module, delta):
+        backbone, _ = load_backbone(module.backbone_name, weights)
+        whole = TailoredNet(backbone, **module.arguments)
+        keys = set(whole.task_keys())
+        if strange := sorted(keys ^ delta.keys()):
+            raise ValueError(f"{strange[0]!r} is missing, or is not of the task")
+        if _digest(whole) != content[TASK]:
+            raise ValueError(
+                "the task was trained on other weights of the backbone "
+                f"{module.backbone_name!r}; give those as `weights`"
+            )
+        return whole.state_dict() | delta
+
+    if TASK not in content:
+        raise ValueError(f"{path} holds a whole classifier; use sklearn_rrr.load.")
+    with explained_damage(path):
+        estimator = rebuild(content, tensors, str(path), complete)
+    given = str(weights) if isinstance(weights, Path) else weights
+    return estimator.set_params(weights=given)
+
+
+def _digest(module):
+    """Return the SHA-256 of the weights that a network shares with its backbone."""
+    digest, state = hashlib.sha256(), module.state_dict()
+    for key in sorted(module.shared_keys()):
+        digest.update(key.encode())
+        digest.update(state[key].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class MultiTaskStore:
+    """A folder with the weights of one backbone and a small file for each task.
+
+    Parameters
+    ----------
+    folder : str or path
+        Made if it is not there. A folder that is a store already keeps its backbone's weights.
+    backbone : str, default="synth50"
+        Name of the backbone.
+    weights : optional
+        Its weights, as of :func:`sklearn_rrr.load_backbone`; those that the tasks are trained
+        with. Random ones cannot be shared.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_rrr import MultiTaskStore, NetTailorClassifier
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> clf = NetTailorClassifier(n_removed=12, max_epochs=1, image_size=32, random_state=0)
+    >>> clf = clf.fit(X[:64] / 16, y[:64])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = MultiTaskStore(folder).add("digits", clf)
+    ...     again = store.load("digits")
+    ...     store.sizes().index.tolist()
+    ['backbone', 'digits']
+    >>> bool((again.predict(X[64:70] / 16) == clf.predict(X[64:70] / 16)).all())
+    True
+    """
+
+    def __init__(self, folder, backbone="synth50", weights="pretrained"):
+        self.folder, self.backbone = Path(folder), backbone
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / BACKBONE
+        if file.exists():
+            load_backbone(backbone, file)  # an error where it is another one
+            return
+        network, trained = load_backbone(backbone, weights)
+        if not trained:
+            raise ValueError(
+                f"`weights`={weights!r} are random for the backbone {backbone!r}: tasks can share "
+                "only what was trained before. Give a file or a state dict."
+            )
+        write_atomically(file, serialize(network.state_dict()))
+
+    def __repr__(self):
+        return f"MultiTaskStore({str(self.folder)!r}, backbone={self.backbone!r})"
+
+    @property
+    def tasks(self):
+        """Names of the tasks, sorted."""
+        files = (path.name for path in self.folder.glob("*.safetensors"))
+        # Those that begin with a dot were being written when something stopped it.
+        names = (name for name in files if name != BACKBONE and not name.startswith("."))
+        return sorted(name.removesuffix(".safetensors") for name in names)
+
+    def add(self, name, estimator):
+        """Write the file of a task.
+
+        Parameters
+        ----------
+        name : str
+            Letters, digits, "_", "-" and "."; a task of this name is replaced.
+        estimator : NetTailorClassifier
+            Fitted on the store's backbone.
+
+        Returns
+        -------
+        store : MultiTaskStore
+            This one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For other estimators and names, and for one that was trained on other weights.
+        """
+        path = self._path(name)
+        if isinstance(estimator, NetTailorClassifier) and hasattr(estimator, "module_"):
+            self._check_weights(estimator.module_)
+        trial = path.with_name(f".{path.name}")
+        try:
+            save_task(estimator, trial)
+            load_task(trial, self.folder / BACKBONE)  # what cannot be loaded is not kept
+            trial.replace(path)
+        finally:
+            trial.unlink(missing_ok=True)
+        return self
+
+    def _check_weights(self, module):
+        backbone, _ = load_backbone(self.backbone, self.folder / BACKBONE)
+        same = module.backbone_name == self.backbone
+        if not same or _digest(module) != _digest(TailoredNet(backbone, **module.arguments)):
+            raise ValueError(
+                f"`estimator` was trained on other weights than the {self.backbone!r} of this "
+                f"store; train it with weights={str(self.folder / BACKBONE)!r}, or use another "
+                "folder."
+            )
+
+    def load(self, name):
+        """Build the classifier of a task.
+
+        Parameters
+        ----------
+        name : str
+            One of `tasks`.
+
+        Returns
+        -------
+        estimator : NetTailorClassifier
+            Fitted, on the CPU.
+        """
+        if name not in self.tasks:
+            raise ValueError(f"`name` must be one of {self.tasks}; got {name!r}.")
+        return load_task(self._path(name), self.folder / BACKBONE)
+
+    def sizes(self):
+        """Return the size of each file.
+
+        Returns
+        -------
+        megabytes : pandas.Series
+            Of the backbone, and of each task.
+        """
+        names = {"backbone": self.folder / BACKBONE, **{t: self._path(t) for t in self.tasks}}
+        sizes = {name: path.stat().st_size / 1e6 for name, path in names.items()}
+        return pd.Series(sizes, name="megabytes")
+
+    def _path(self, name):
+        fits = isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name)
+        if not fits or f"{name}.safetensors" == BACKBONE:
+            raise ValueError(
+                "`name` must be letters, digits, _, - and ., not first a dot, and not "
+                f"'backbone'; got {name!r}."
+            )
+        return self.folder / f"{name}.safetensors"

@@ -1,0 +1,1 @@
+"""Networks made of a backbone: reduced, split into branches, folded, costed."""

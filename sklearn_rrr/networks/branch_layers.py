@@ -1,0 +1,141 @@
+"""Branches side by side, and how they take their kernels from a pre-trained network.
+
+RRR-Net (arXiv:2310.01157), section 3.3 and Algorithm 2. M branches lie in the channels
+of one network, branch by branch: (B, M·C, H, W).
+"""
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sklearn_rrr.networks.matrix_products import PRODUCTS, MatrixConv2d, choose
+
+FORMS = ("auto", "grouped", "looped", "matrix")
+
+
+class BranchConv2d(nn.Conv2d):
+    """M convolutions side by side: (B, M·C_in, H, W) -> (B, M·C_out, h, w).
+
+    An input of C_in channels is shared by all branches. The weight has one layout,
+    (M·C_out, C_in / groups, k, k), for both.
+    """
+
+    form = "auto"
+
+    def __init__(self, n_branches, conv):
+        super().__init__(
+            n_branches * conv.in_channels,
+            n_branches * conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            n_branches * conv.groups,
+            bias=False,
+            device="meta",
+        )
+        self.n_branches = n_branches
+
+    def forward(self, x):
+        shared = x.shape[1] * self.n_branches == self.in_channels
+        if self.form == "looped":
+            return self._loop(x, shared)
+        groups = self.groups // self.n_branches if shared else self.groups
+        if products := self._matrix_products(x, groups):
+            x, weight = x.bfloat16(), self.weight.bfloat16()
+            geometry = self.stride[0], self.padding[0], groups
+            return MatrixConv2d.apply(x, weight, *geometry, products)
+        return self._convolve(x, self.weight, self.bias, groups)
+
+    def _matrix_products(self, x, groups):
+        """Return the products of a training step that are done as matrix products."""
+        plain = self.bias is None and self.dilation == (1, 1)
+        square = all(len({*pair}) == 1 for pair in (self.kernel_size, self.stride, self.padding))
+        device = x.device.type
+        fast = device == "cpu" and torch.is_autocast_enabled(device) and torch.is_grad_enabled()
+        if not (plain and square and fast) or self.form == "grouped":
+            return ()
+        if torch.get_autocast_dtype(device) != torch.bfloat16:
+            return ()
+        if self.form == "matrix":
+            return PRODUCTS
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if x.shape[3] == 1 and kernel > 1 and stride > 1:
+            # torch 2.15 leaves what it found in memory in the gradient of taps on the padding.
+            return ("weight",)
+        rows = x.shape[0] * -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
+        return choose(rows, self.weight.shape[1], kernel, stride, groups)
+
+    def _loop(self, x, shared):
+        n = self.n_branches
+        inputs = [x] * n if shared else x.chunk(n, 1)
+        biases = [None] * n if self.bias is None else self.bias.chunk(n)
+        parts = zip(inputs, self.weight.chunk(n), biases, strict=True)
+        return torch.cat([self._convolve(*part, self.groups // n) for part in parts], 1)
+
+    def _convolve(self, x, weight, bias, groups):
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
+
+
+class BranchLinear(nn.Module):
+    """A linear head for each branch: (B, M, F) -> (B, M, K)."""
+
+    def __init__(self, n_branches, in_features, out_features):
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)  # as nn.Linear
+        self.weight = nn.Parameter(
+            torch.empty(n_branches, out_features, in_features).uniform_(-bound, bound)
+        )
+        self.bias = nn.Parameter(torch.empty(n_branches, out_features).uniform_(-bound, bound))
+
+    def load_linear(self, linear):
+        """Take the weights of one torch.nn.Linear (M = 1)."""
+        with torch.no_grad():
+            self.weight.copy_(linear.weight[None])
+            self.bias.copy_(linear.bias[None])
+
+    def forward(self, x):
+        return torch.einsum("bmf,mkf->bmk", x, self.weight) + self.bias
+
+
+def widen(module, n_branches):
+    """Lay M copies of every convolution and norm of `module` side by side, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            setattr(module, name, BranchConv2d(n_branches, child))
+        elif isinstance(child, nn.BatchNorm2d):
+            norm = nn.BatchNorm2d(n_branches * child.num_features, child.eps, child.momentum)
+            setattr(module, name, norm)
+        else:
+            widen(child, n_branches)
+
+
+def take_branch(network, index):
+    """Return a network of one branch: copies of the stump and of branch `index` of an RRRNet."""
+    n_branches, member = network.n_branches, copy.deepcopy(network)
+    member.n_branches = 1
+    for child in [*member.branches.modules(), member.head]:
+        for name in ("in_channels", "out_channels", "groups", "num_features", "n_branches"):
+            if hasattr(child, name):
+                setattr(child, name, getattr(child, name) // n_branches)
+        for name, tensor in list(child.named_parameters(recurse=False)):
+            part = tensor.detach().chunk(n_branches)[index].clone()
+            setattr(child, name, nn.Parameter(part, tensor.requires_grad))
+        for name, tensor in list(child.named_buffers(recurse=False)):
+            if tensor.ndim:
+                setattr(child, name, tensor.chunk(n_branches)[index].clone())
+    return member
+
+
+@torch.no_grad()
+def put_branch(network, index, member):
+    """Write the branch of a network that :func:`take_branch` made into branch `index`."""
+    state = network.state_dict()  # shares its tensors
+    for name, tensor in member.state_dict().items():
+        if name.startswith(("branches.", "head.")):
+            whole = state[name]
+            part = whole.chunk(network.n_branches)[index] if tensor.ndim else whole
+            part.copy_(tensor)

@@ -1,0 +1,158 @@
+"""How branches take their kernels from a pre-trained network: Algorithm 2, and aligned.
+
+RRR-Net (arXiv:2310.01157), section 3.3 and Algorithm 2.
+"""
+
+import torch
+from torch import nn
+
+from sklearn_rrr.backbones.backbone import block_layers
+from sklearn_rrr.networks.branch_layers import BranchConv2d
+
+
+@torch.no_grad()
+def split_kernels(pretrained, branches, n_branches, generator=None):
+    """Fill the branches' convolutions from the pre-trained kernels, Algorithm 2.
+
+    For every input channel the output channels of all branches are a fresh draw, so that
+    kernels mix. A shortcut convolution that the backbone lacks keeps its initial weights.
+    Norms are copied only where nothing is split (M = 1 at full width).
+    """
+    sources = dict(pretrained.named_modules())
+    for name, target in branches.named_modules():
+        source = sources.get(name)
+        if isinstance(target, BranchConv2d) and source is not None:
+            target.weight.copy_(_draw_kernels(source.weight, target, n_branches, generator))
+        elif isinstance(target, nn.BatchNorm2d) and _is_unsplit(source, target, n_branches):
+            target.load_state_dict(source.state_dict())
+
+
+def _is_unsplit(source, target, n_branches):
+    return n_branches == 1 and source is not None and source.num_features == target.num_features
+
+
+def _draw_kernels(kernels, target, n_branches, generator):
+    """Return the weight of `target`, (M·C_b,out, C_b,in, k, k), drawn from (C_o,out, …)."""
+    n_out, n_in = target.weight.shape[:2]
+    total = kernels.shape[0]
+    if total >= n_out:
+        return kernels[:n_out, :n_in]
+    first = torch.arange(total).expand(n_in, -1)
+    more = -(-n_out // total) - 1
+    noise = torch.rand(n_in, more, total, generator=generator)
+    index = torch.cat([first, noise.argsort(2).flatten(1)], 1)[:, :n_out]  # (C_in, M·C_out)
+    return kernels[index.T, torch.arange(n_in)]
+
+
+@torch.no_grad()
+def split_aligned(pretrained, branches, n_branches, generator=None):
+    """Make every branch a true sub-network of the pre-trained phases; our own variant.
+
+    The output channels of a layer are drawn once per branch, and the next layer, the
+    shortcut and the norms use the same ones in the same order. Branches partition the
+    channels where the widths allow it; else channels repeat across branches, never inside
+    one.
+    """
+    phases = list(zip(pretrained, branches, strict=True))
+    # Drawn before all others, so that they do not depend on the number of blocks.
+    drawn = [
+        _draw_channels(*_channels(source[0], target[0], n_branches), n_branches, generator)
+        for source, target in phases
+    ]
+    inputs = None  # all channels of the stump
+    for (source_phase, target_phase), outputs in zip(phases, drawn, strict=True):
+        for source, target in zip(source_phase, target_phase, strict=True):
+            _align_block(source, target, inputs, outputs, n_branches, generator)
+            inputs = outputs
+
+
+def _channels(source, target, n_branches):
+    """Return the output channels of a block in the backbone and in one branch."""
+    source, target = block_layers(source)[-1][0], block_layers(target)[-1][0]
+    return source.out_channels, target.out_channels // n_branches
+
+
+def _align_block(source, target, inputs, outputs, n_branches, generator):
+    channels = inputs
+    last = len(block_layers(source)) - 1
+    pairs = list(zip(block_layers(source), block_layers(target), strict=True))
+    for i, (old, new) in enumerate(pairs):
+        if i == last:
+            drawn = outputs
+        elif i and old[0].groups > 1:
+            drawn = channels  # a grouped convolution keeps to the groups of its input
+        else:
+            # The next convolution may be grouped: then every group gives its share.
+            groups = pairs[i + 1][0][0].groups
+            width = new[0].out_channels // n_branches
+            drawn = _draw_channels(old[0].out_channels, width, n_branches, generator, groups)
+        _align_layer(old, new, channels, drawn)
+        channels = drawn
+    if target.downsample is not None and source.downsample is not None:
+        _align_layer(source.downsample, target.downsample, inputs, outputs)
+    elif target.downsample is not None:
+        _align_identity(target.downsample, outputs)
+
+
+def _align_layer(old, new, inputs, outputs):
+    """Copy the drawn rows and columns of a convolution, and the rows of its norm."""
+    (old_conv, old_norm), (new_conv, new_norm) = old, new
+    kernels = []
+    for branch, rows in enumerate(outputs):
+        kernel = old_conv.weight[rows]
+        if inputs is not None:
+            kernel = _take_columns(kernel, rows, inputs[branch], old_conv)
+        kernels.append(kernel)
+    new_conv.weight.copy_(torch.cat(kernels))
+    rows = outputs.flatten()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(new_norm, name).copy_(getattr(old_norm, name)[rows])
+
+
+def _take_columns(kernel, rows, columns, conv):
+    """Return kernel[:, columns]; in a grouped convolution each row has its own columns."""
+    if conv.groups == 1:
+        return kernel[:, columns]
+    per_group = conv.in_channels // conv.groups
+    columns = (columns % per_group).view(conv.groups, -1)  # columns are ordered by group
+    group = rows // (conv.out_channels // conv.groups)
+    return kernel[torch.arange(len(rows))[:, None], columns[group]]
+
+
+def _align_identity(shortcut, outputs):
+    """A shortcut that the backbone has as identity picks the drawn channels.
+
+    Only the first phase after the stem has one, so that all channels are its input.
+    """
+    conv, norm = shortcut
+    norm.running_var.fill_(1 - norm.eps)
+    conv.weight.zero_()
+    conv.weight[torch.arange(outputs.numel()), outputs.flatten()] = 1
+
+
+def _draw_channels(total, width, n_branches, generator, groups=1):
+    """Draw `width` of `total` channels for each branch: (M, width), ordered by group.
+
+    Channels are dealt from shuffled decks, so that no channel is dealt a third time before
+    all were dealt twice; inside a branch none repeats.
+    """
+    if width == total:
+        return torch.arange(total).expand(n_branches, -1)
+    decks = [
+        _deal(total // groups, width // groups, n_branches, generator) + g * (total // groups)
+        for g in range(groups)
+    ]
+    return torch.cat(decks, 1)
+
+
+def _deal(total, width, n_branches, generator):
+    hands, deck = [], torch.empty(0, dtype=torch.long)
+    for _ in range(n_branches):
+        if len(deck) < width:
+            fresh = torch.randperm(total, generator=generator)
+            # What is left over goes first; the same channels go to the end of the new deck.
+            held = torch.isin(fresh, deck)
+            deck = torch.cat([deck, fresh[~held], fresh[held]])
+        hands.append(deck[:width])
+        deck = deck[width:]
+    return torch.stack(hands)

@@ -1,0 +1,166 @@
+"""RRR-Net: a reduced backbone whose last phases are recycled into branches that vote.
+
+Sun, Guyon, Mohr and Tabia (2023), RRR-Net: Reusing, Reducing, and Recycling a Deep
+Backbone Network, arXiv:2310.01157. Reduce: section 3.2. Recycle: section 3.3, Eq. (1),
+Algorithm 2. B is the batch, M the number of branches, K the number of classes.
+"""
+
+import copy
+
+from torch import nn
+
+from sklearn_rrr._validation import check_choice
+from sklearn_rrr.backbones.backbone import PHASES, initialise
+from sklearn_rrr.networks.branch_layers import FORMS, BranchConv2d, BranchLinear, widen
+from sklearn_rrr.networks.branch_split import split_aligned, split_kernels
+from sklearn_rrr.networks.branch_widths import branch_phases, fit_widths
+from sklearn_rrr.networks.image_network import ImageNetwork, Normalize
+
+
+class RRRNet(ImageNetwork):
+    """Stump, branches side by side, and one head per branch.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Where the kernels come from; it is copied, never changed.
+    n_classes : int
+        K, the number of classes.
+    blocks : tuple of 4 int or None, default=None
+        Blocks kept in conv2_x to conv5_x, the first ones of each phase; None keeps all.
+    n_branches : int, default=1
+        M. One branch leaves the network unsplit.
+    split_at : {"conv2_x", "conv3_x", "conv4_x", "conv5_x"}, default="conv4_x"
+        First phase of the branches.
+    split : {"paper", "aligned"}, default="paper"
+        How branches take their kernels from the backbone. "paper": Algorithm 2. "aligned":
+        every branch is a true sub-network, norms included.
+    width_offset : int or "auto", default="auto"
+        a of Eq. (1); "auto" takes the smallest that does not add parameters.
+    fresh_norms : bool, default=False
+        Whether the norms of the branches start at their initial state, which they always
+        do where Algorithm 2 splits.
+    dropout : float, default=0.0
+        Probability of dropout after each activation of the last two blocks.
+    head : {"new", "pretrained"}, default="new"
+        "pretrained" keeps the backbone's head, for M = 1 and its own number of classes.
+    generator : torch.Generator or None, default=None
+        Source of the permutations of the split. Fresh weights come from torch's own
+        generator.
+
+    Attributes
+    ----------
+    backbone_name : str
+    arguments : dict
+        Those that make a network of this shape again, with other weights.
+    blocks : tuple of 4 int
+    width_offset : int
+    branch_planes : tuple of int
+        Planes of each phase of one branch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_rrr import load_backbone
+    >>> backbone, _ = load_backbone("synth50", weights=None)
+    >>> net = RRRNet(backbone, n_classes=3, blocks=(1, 1, 1, 1), n_branches=4).eval()
+    >>> net(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 4, 3])
+    """
+
+    def __init__(
+        self,
+        backbone,
+        n_classes,
+        *,
+        blocks=None,
+        n_branches=1,
+        split_at="conv4_x",
+        split="paper",
+        width_offset="auto",
+        fresh_norms=False,
+        dropout=0.0,
+        head="new",
+        generator=None,
+    ):
+        super().__init__()
+        self.n_branches, self.n_classes = n_branches, n_classes
+        self.blocks = tuple(backbone.depths if blocks is None else blocks)
+        self.image_size = backbone.image_size
+        at = PHASES.index(split_at)
+        self.width_offset, self.branch_planes = fit_widths(
+            backbone, self.blocks, n_branches, at, n_classes, width_offset
+        )
+        self.backbone_name = backbone.name
+        self.arguments = {
+            "n_classes": n_classes,
+            "blocks": self.blocks,
+            "n_branches": n_branches,
+            "split_at": split_at,
+            "width_offset": self.width_offset,
+            "dropout": dropout,
+        }
+        kept = [phase[:depth] for phase, depth in zip(backbone.phases, self.blocks, strict=True)]
+
+        self.normalize = Normalize(backbone.mean, backbone.std)
+        self.stump = copy.deepcopy(nn.Sequential(*backbone.stem, *kept[:at]))
+        self.branches = nn.Sequential(
+            *_make_branches(backbone, self.blocks, at, self.branch_planes, n_branches)
+        )
+        splitter = {"paper": split_kernels, "aligned": split_aligned}[split]
+        splitter(nn.Sequential(*kept[at:]), self.branches, n_branches, generator)
+        if fresh_norms:
+            _reset_norms(self.branches)
+        if dropout:
+            _add_dropout(self.branches, dropout)
+        self.head = BranchLinear(
+            n_branches, self.branch_planes[-1] * backbone.block.expansion, n_classes
+        )
+        if head == "pretrained":
+            self.head.load_linear(backbone.fc)
+
+    def freeze(self, trainable):
+        """Choose what learns: "head", "branches" (with heads) or "all".
+
+        Frozen parts stay in eval mode whatever :meth:`train` says.
+        """
+        parts = {"head": ["stump", "branches"], "branches": ["stump"], "all": []}[trainable]
+        self.requires_grad_(True)
+        return self.hold(parts)
+
+    def set_branch_form(self, form):
+        """Choose how the branches' convolutions run, one of FORMS; same numbers, but for rounding.
+
+        "auto": as one grouped convolution, but in training in bfloat16 on the CPU with those
+        of its products as matrix products that are faster so. "matrix": all of them.
+        """
+        check_choice("form", form, FORMS)
+        for module in self.branches.modules():
+            if isinstance(module, BranchConv2d):
+                module.form = form
+        return self
+
+
+# ------------------------------------------------------------------------------ branches
+
+
+def _make_branches(backbone, blocks, at, planes, n_branches):
+    """Yield the phases of all branches side by side, with initial weights."""
+    for phase in branch_phases(backbone, blocks, at, planes):
+        widen(phase, n_branches)
+        phase.to_empty(device="cpu")
+        initialise(phase)
+        yield phase
+
+
+def _reset_norms(module):
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.reset_parameters()
+
+
+def _add_dropout(branches, probability):
+    """Model [D]: dropout after each activation of the last two blocks, in place."""
+    blocks = [block for phase in branches for block in phase]
+    for block in blocks[-2:]:
+        block.relu = nn.Sequential(block.relu, nn.Dropout(probability))

@@ -1,0 +1,1 @@
+"""Pruners: score, remove, retrain."""

@@ -1,0 +1,46 @@
+"""Activations of the kernels of a layer."""
+
+import numpy as np
+import torch
+
+BATCH = 64  # images at a time
+
+
+def activation_maps(network, group, images):
+    """Return what the channels of a group hand on, for each image.
+
+    Parameters
+    ----------
+    network : RRRNet
+        In eval mode.
+    group : ChannelGroup
+        Of a stream, what its last reader reads.
+    images : Tensor of shape (n, 3, S, S)
+        RGB in [0, 1], or uint8.
+
+    Returns
+    -------
+    maps : ndarray of shape (C, n, h, w)
+        After norm and ReLU, so at least 0.
+    """
+    kept = []
+    if group.readers[-1] == "head":
+        hook = network.branches.register_forward_hook(lambda _, __, output: kept.append(output))
+    else:
+        reader = network.get_submodule(group.readers[-1])
+        hook = reader.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+    device = next(network.parameters()).device
+    try:
+        with torch.inference_mode():
+            for batch in images.split(BATCH):
+                network(batch.to(device))
+    finally:
+        hook.remove()
+    return torch.cat(kept).transpose(0, 1).float().cpu().numpy()
+
+
+def pick_images(images, number):
+    """Return up to `number` of LabelledImages, spread evenly over the classes: (n, 3, S, S)."""
+    order = np.argsort(images.labels.numpy(), kind="stable")
+    picked = np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int)
+    return images.source.load(order[picked], images.image_size)

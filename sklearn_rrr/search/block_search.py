@@ -1,0 +1,271 @@
+"""The search behind BlockSelector: Algorithm 1, its networks on disk, its choice.
+
+RRR-Net (arXiv:2310.01157), appendix A. A network that a search still needs lies in a file, so
+that it is not held in memory, and that a search which was killed goes on.
+"""
+
+import math
+import time
+from dataclasses import replace
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from tqdm.auto import tqdm
+
+from sklearn_rrr._validation import resolve_device
+from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.classifiers.meta import finite_score
+from sklearn_rrr.images.labels import hold_out
+from sklearn_rrr.networks.branch_widths import fit_widths
+from sklearn_rrr.networks.costs import count_macs, count_parameters, measure_latency
+from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.rrr_net import RRRNet
+from sklearn_rrr.search.forward_selection import START, find_knee, pareto_front, select_forward
+from sklearn_rrr.training.devices import seeded
+
+
+class BlockSearch:
+    """One run of the algorithm: its networks, one a fold, step by step.
+
+    Parameters
+    ----------
+    selector : BlockSelector
+        Whose parameters it follows.
+    estimator : RRRNetClassifier
+        Unfitted; changed.
+    data : ImageData
+    folder : CheckpointFolder
+        Its record holds the seeds, the splits, the costs of networks and the rows of steps.
+    """
+
+    def __init__(self, selector, estimator, data, folder):
+        self.selector, self.data, self.folder = selector, data, folder
+        if selector.epochs_per_step is not None:
+            estimator.set_params(max_epochs=selector.epochs_per_step)
+        self.estimator = estimator.set_params(blocks=START)
+        self.split_seed, self.seed = folder.record["seeds"]
+        self.scorer = check_scoring(estimator, selector.scoring)
+        self.device, self.backbone = resolve_device(estimator.device), data.backbone
+        # Drawn once: a splitter without a seed would mix the images after a resume.
+        if "splits" not in folder.record:
+            folder.record["splits"] = self._split()
+        self.splits = [tuple(map(np.array, split)) for split in folder.record["splits"]]
+        self.steps, self.controls = [], []  # rows of the results
+
+    def _split(self):
+        """Return the images to train on and to score on, of each fold, as lists."""
+        labels, cv = self.data.labels, self.selector.cv
+        if cv is None:
+            folds = [hold_out(labels, self.selector.validation_fraction, self.split_seed)]
+        elif isinstance(cv, Integral):
+            folds = list(check_cv(cv, labels, classifier=True).split(labels, labels))
+        else:  # the user's own knows the images as they were given
+            given = self.data.given
+            splitter = check_cv(cv, given, classifier=True)
+            folds = [[self._find(p) for p in fold] for fold in splitter.split(given, given)]
+        if not folds:
+            raise ValueError(f"`cv` gave no split; got {cv!r}. A generator can be used only once.")
+        return [[np.asarray(part).tolist() for part in fold] for fold in folds]
+
+    def _find(self, positions):
+        """Return where images, by their positions among those given, are among those used."""
+        used = np.full(len(self.data.given), -1)
+        used[self.data.kept] = np.arange(len(self.data.kept))
+        found = used[np.asarray(positions)]
+        found = found[found >= 0]
+        if not len(found):
+            raise ValueError(
+                "`cv` gave a fold with a part of which no image can be read and has a weight "
+                "above 0."
+            )
+        return found
+
+    # ------------------------------------------------------------------------- running
+
+    def run(self):
+        """Try one network after the other, and the control if it is asked for."""
+        selector = self.selector
+        if broken := self._broken_budgets(START):
+            raise ValueError(
+                f"Even blocks={START} is beyond {broken}; it has {self._costs(START)}."
+            )
+        tol = None if selector.criterion == "pareto" else selector.tol
+        depths = self.backbone.depths
+        path = select_forward(self._evaluate, depths, selector.order, tol, self._is_affordable)
+        most = min(sum(depths), selector.max_blocks or math.inf) - 3
+        quiet = not selector.verbose
+        with tqdm(total=most, unit="network", desc="BlockSelector", disable=quiet) as bar:
+            for blocks, score, kept in path:
+                self.steps[-1]["kept"] = kept
+                bar.set_postfix(blocks=blocks, score=f"{score:.3f}")
+                bar.update()
+                self._tidy()
+        if selector.control:
+            for i in range(1, len(self.steps)):
+                before = f"control_{i - 1}" if i > 1 else "step_0"
+                self.controls.append(self._train(f"control_{i}", before, START))
+                self.folder.drop([f"control_{i - 1}"])
+
+    def _evaluate(self, blocks):
+        i = len(self.steps)
+        self.steps.append(self._train(f"step_{i}", f"step_{i - 1}" if i else None, blocks))
+        return self.steps[-1]["score"]
+
+    def _train(self, name, before, blocks):
+        """Train the networks of a step on from those before, unless it is done; return its row."""
+        rows = self.folder.record["steps"]
+        if name in rows:
+            return {**rows[name], "blocks": blocks}
+        start = time.perf_counter()
+        parts = [train for train, _ in self.splits]
+        fitted = self._train_parts(name, before, blocks, parts)
+        seconds = time.perf_counter() - start
+        scores = [self._score(n, valid) for n, (_, valid) in zip(fitted, self.splits, strict=True)]
+        rows[name] = {
+            "blocks": blocks,
+            "score": float(np.mean(scores)),
+            "score_std": float(np.std(scores)) if len(scores) > 1 else math.nan,
+            **self._costs(blocks),
+            "seconds": seconds,
+            "epochs": len(fitted[0].history_),
+            "kept": False,
+            "control": name.startswith("control"),
+        }
+        self.folder.write_record()
+        return dict(rows[name])
+
+    def _train_parts(self, name, before, blocks, parts):
+        """Train a network on each part of the images, on from those before; save them."""
+        networks = self._load(before) if before else [None] * len(parts)
+        fitted = []
+        for fold, (network, indices) in enumerate(zip(networks, parts, strict=True)):
+            key = [self.seed, *f"{name}, fold {fold}".encode()]
+            seed = int(np.random.SeedSequence(key).generate_state(1)[0] // 2)
+            fitted.append(self._train_one(network, blocks, self.data.part(indices), seed))
+        self.folder.save(name, [_pack(network) for network in fitted])
+        return fitted
+
+    def _train_one(self, network, blocks, part, seed):
+        """Fit the first network, or one that goes on from the one given."""
+        if network is None:
+            first = clone(self.estimator).set_params(random_state=seed)
+            return first._fit(*part, classes=self.data.classes)
+        return network._grow(blocks, *part, random_state=seed)
+
+    def _load(self, name):
+        return [_unpack(packed, self.estimator) for packed in self.folder.load(name)]
+
+    def _score(self, network, indices):
+        X, y, _ = self.data.part(indices)
+        return finite_score(self.scorer, network, X, y, f"for blocks={network.blocks_}")
+
+    # ------------------------------------------------------------------------- budgets
+
+    def _costs(self, blocks):
+        """Return parameters, multiply-adds and latency of one image; measured once."""
+        costs = self.folder.record["costs"]
+        if str(blocks) not in costs:
+            network = self._build(blocks)
+            size = self.data.size
+            latency = measure_latency(fold_norms(network), image_size=size, device=self.device)
+            costs[str(blocks)] = {
+                "parameters": count_parameters(network),
+                "macs": count_macs(network, size),
+                "latency_ms": latency.median,
+            }
+            self.folder.write_record()
+        return costs[str(blocks)]
+
+    def _build(self, blocks):
+        """Return a network of the estimator's form, with the widths of the first one."""
+        e, n_classes = self.estimator, len(self.data.classes)
+        at = PHASES.index(e.split_at)
+        offset, _ = fit_widths(self.backbone, START, e.n_branches, at, n_classes, e.width_offset)
+        form = {"n_branches": e.n_branches, "split_at": e.split_at, "width_offset": offset}
+        with seeded(0, self.device):
+            return RRRNet(self.backbone, n_classes, blocks=blocks, **form)
+
+    def _is_affordable(self, blocks):
+        most = self.selector.max_blocks
+        return (most is None or sum(blocks) <= most) and not self._broken_budgets(blocks)
+
+    def _broken_budgets(self, blocks):
+        """Return the budgets that a network is beyond, by the name of the parameter."""
+        limits = {
+            f"max_{name}": (cost, getattr(self.selector, f"max_{name}"))
+            for name, cost in self._costs(blocks).items()
+        }
+        return {k: most for k, (cost, most) in limits.items() if most is not None and cost > most}
+
+    # ------------------------------------------------------------------------ choosing
+
+    def _choose(self):
+        """Return the index of the step that the criterion takes, of those so far."""
+        scores = [step["score"] for step in self.steps]
+        if self.selector.criterion == "pareto":
+            return find_knee([step["parameters"] for step in self.steps], scores)
+        if self.selector.tol is None:
+            return int(np.argmax(scores))  # the first, and leanest, of equal ones
+        return max(i for i, step in enumerate(self.steps) if step["kept"])
+
+    def _front(self):
+        costs, scores = zip(*((s["parameters"], s["score"]) for s in self.steps), strict=True)
+        return pareto_front(costs, scores)
+
+    def _tidy(self):
+        """Delete the networks that can no longer be chosen, nor trained on."""
+        wanted = {0, len(self.steps) - 1}
+        if self.selector.cv is None:
+            wanted.add(self._choose())
+            if self.selector.criterion == "pareto":
+                wanted.update(np.flatnonzero(self._front()).tolist())
+        self.folder.drop(f"step_{i}" for i in range(len(self.steps)) if i not in wanted)
+
+    def finish(self):
+        """Return the network chosen; after a cross-validation, trained on all images."""
+        chosen = self._choose()
+        if self.selector.cv is None:
+            return self._load(f"step_{chosen}")[0]
+        done = self.folder.record.setdefault("final", [])
+        for i in range(len(done), chosen + 1):
+            before = f"final_{i - 1}" if i else None
+            everything = [np.arange(len(self.data.y))]
+            self._train_parts(f"final_{i}", before, self.steps[i]["blocks"], everything)
+            done.append(i)
+            self.folder.write_record()
+            self.folder.drop([f"final_{i - 1}"])
+        return self._load(f"final_{chosen}")[0]
+
+    def results(self):
+        """Return the table of all networks tried."""
+        table = pd.DataFrame(self.steps + self.controls)
+        table["pareto"] = [*self._front(), *[False] * len(self.controls)]
+        table["epochs"] = table.groupby("control").epochs.cumsum()
+        table.loc[table.control, "epochs"] += table.epochs.iloc[0]
+        return table
+
+
+# Of a fitted network's parameters, those that its place in the search gives it.
+_OWN = ("blocks", "width_offset", "random_state")
+
+
+def _pack(network):
+    """Return what a fitted network is beyond its parameters, which need not be pickled."""
+    own = {name: getattr(network, name) for name in _OWN}
+    parameters = network.get_params(deep=False)
+    state = {k: v for k, v in network.__getstate__().items() if k not in parameters}
+    # What trains on settles its own augmentation.
+    state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
+    return own, state
+
+
+def _unpack(packed, template):
+    """Return the fitted network again, with all other parameters of a template."""
+    own, state = packed
+    network = clone(template).set_params(**own)
+    network.__setstate__(dict(state))
+    return network

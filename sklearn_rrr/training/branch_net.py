@@ -1,0 +1,275 @@
+"""Training: the only file that knows skorch.
+
+RRR-Net (arXiv:2310.01157), section 4.2 and appendix C: cross-entropy of each branch, AdamW
+at a constant rate, norms of the frozen stump adapted beforehand, weights averaged over the
+last epochs. B is the batch, M the number of branches, K the number of classes.
+"""
+
+import copy
+import math
+from contextlib import contextmanager, nullcontext, suppress
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.helper import predefined_split
+from torch import nn
+
+from sklearn_rrr.images.sources import as_unit_float
+from sklearn_rrr.networks.image_network import average_probabilities
+from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.training.batches import EpochBatches, load_batches
+from sklearn_rrr.training.callbacks import StopTraining, put_averages
+from sklearn_rrr.training.devices import (
+    explained_memory,
+    prediction_batch,
+    seed_generators,
+    training_layout,
+)
+from sklearn_rrr.training.feature_cache import keep_features
+from sklearn_rrr.training.memory import keeping_memory
+from sklearn_rrr.training.norm_warmup import averaging_norms
+from sklearn_rrr.training.ridge_start import RidgeHeads
+
+# ---------------------------------------------------------------------------- skorch net
+
+
+class BranchNet(NeuralNet):
+    """skorch's loop for a network with branches; made by :func:`make_net`."""
+
+    def __init__(self, module, *args, settings, penalty=None, **kwargs):
+        self.settings, self.penalty = settings, penalty
+        super().__init__(module, *args, **kwargs)
+
+    def get_iterator(self, dataset, training=False):
+        if training:
+            independent = self.settings.sampling == "independent"
+            branches = self.module_.n_branches if independent else None
+            sampler = EpochBatches(
+                len(dataset), self.settings.batch_size, self.settings.seed, branches
+            )
+            sampler.epoch = len(self.history)
+        else:
+            size = prediction_batch(torch.device(self.device))
+            n_batches = math.ceil(len(dataset) / size)
+            sampler = np.array_split(np.arange(len(dataset)), n_batches)
+        return self.load(dataset, sampler)
+
+    def load(self, images, batches):
+        """Return a loader; it reads ahead where the processor waits for the device."""
+        waits = torch.device(self.device).type != "cpu"
+        return load_batches(images, batches, ahead=waits and not images.reads_dataset)
+
+    def initialize(self):
+        super().initialize()
+        self.layout = training_layout(self.module_, torch.device(self.device))
+        self.module_.to(memory_format=self.layout)
+        self.augmentation_generator_ = torch.Generator(self.device)
+        self.averages = []  # skorch takes no module outside of initialize; a list it does
+        self.stumps, self.kept = [], False
+        return self
+
+    def prepare(self, images, training):
+        """Bring a batch to the device, and augment it if it is to learn from."""
+        images = images.to(self.device, non_blocking=True)
+        if self.kept:
+            return images
+        if training and self.settings.augmentation is not None:
+            images = self.settings.augmentation(as_unit_float(images), self.augmentation_generator_)
+        return images.contiguous(memory_format=self.layout)
+
+    def autocast(self):
+        return torch.autocast(
+            torch.device(self.device).type, torch.bfloat16, enabled=self.settings.bf16
+        )
+
+    def infer(self, inputs, **_):
+        """Images (B, 3, S, S), or (M·B, 3, S, S) with a part for each branch -> (B, M, K).
+
+        Inputs are the features of frozen parts where those are kept.
+        """
+        independent = self.module_.training and self.settings.sampling == "independent"
+        with self.autocast():
+            if self.kept and self.module_.is_frozen("branches"):
+                if independent:
+                    parts = inputs.unflatten(0, (self.module_.n_branches, -1))  # (M, B, M, F)
+                    inputs = parts.diagonal(dim1=0, dim2=2).transpose(1, 2)
+                return self.module_.head(inputs)
+            features = inputs if self.kept else self.stump(inputs)
+            if independent:
+                parts = features.unflatten(0, (self.module_.n_branches, -1))  # (M, B, C, h, w)
+                features = parts.transpose(0, 1).flatten(1, 2)
+                features = features.contiguous(memory_format=self.layout)
+            return self.module_.forward_branches(features)
+
+    def stump(self, images):
+        """Images -> features, through the folded stump where it is frozen."""
+        return self.stumps[0](images) if self.stumps else self.module_.forward_features(images)
+
+    def train_step_single(self, batch, **_):
+        images, targets = batch
+        self._set_training(True)
+        images = self.prepare(images, training=True)
+        logits = self.infer(images)
+        loss = self._loss(logits, targets)
+        if self.penalty is not None:
+            with self.autocast():
+                loss = loss + self.penalty(images)
+        loss.backward()
+        return {"loss": loss.detach() / self.module_.n_branches, "y_pred": logits}
+
+    def validation_step(self, batch, **_):
+        images, targets = batch
+        self._set_training(False)
+        with torch.no_grad():
+            logits = self.infer(self.prepare(images, training=False))
+            loss = self._loss(logits, targets) / self.module_.n_branches
+            votes = average_probabilities(logits.float()).argmax(1).cpu()
+        self.history.record_batch("valid_acc", (votes == targets[0]).float().mean().item())
+        return {"loss": loss, "y_pred": logits}
+
+    def _loss(self, logits, targets):
+        labels, weights = (t.to(self.device) for t in targets)
+        return self.criterion_(logits.float(), labels, weights)
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        if training:  # each epoch draws alike, however the training came there
+            seed = self.settings.seed + len(self.history)
+            seed_generators(seed, torch.device(self.device))
+            self.augmentation_generator_.manual_seed(seed)
+            self.history.record("learning_rate", self.optimizer_.param_groups[-1]["lr"])
+            self._train_epoch(iterator, prefix, step_fn, **fit_params)
+            return
+        with self.averaged_weights() if self.averages else nullcontext():
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+
+    def _train_epoch(self, iterator, prefix, step_fn, **fit_params):
+        """As skorch's own, but losses are read once an epoch: the device need not wait.
+
+        They lie in one block: small ones, each where it was freed last, would keep the large
+        blocks between them from being used again as a whole.
+        """
+        losses = torch.empty(len(iterator), device=self.device)
+        for i, batch in enumerate(iterator):
+            self.notify("on_batch_begin", batch=batch, training=True)
+            step = step_fn(batch, **fit_params)
+            losses[i] = step["loss"]
+            self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
+            self.notify("on_batch_end", batch=batch, training=True, **step)
+        batches = self.history[-1]["batches"]
+        for row, loss in zip(batches, losses.tolist(), strict=True):
+            row[f"{prefix}_loss"] = loss
+        self.history.record(f"{prefix}_batch_count", len(losses))
+
+    @contextmanager
+    def averaged_weights(self):
+        """Put the averaged weights in place, and the latest ones back."""
+        parts = self.module_.trainable_parts()
+        latest = copy.deepcopy(parts.state_dict())
+        put_averages(self.averages[0], parts)
+        try:
+            yield
+        finally:
+            parts.load_state_dict(latest)
+
+    def run(self, images, validation=None, epochs=None):
+        """Train on, for `epochs` or the settings' number of them.
+
+        skorch's own `fit` would swallow a KeyboardInterrupt.
+        """
+        try:
+            with (
+                explained_memory(self.settings.batch_size),
+                keeping_memory(),
+                self.folded_stump(),
+                self.kept_features(images, validation, epochs) as (images, validation),
+                suppress(StopTraining),
+            ):
+                self.set_params(train_split=predefined_split(validation) if validation else None)
+                self.notify("on_train_begin", X=images, y=None)
+                self.fit_loop(images, epochs=epochs)
+        finally:
+            self.module_.eval()  # whatever stopped it, the network can predict
+        self.notify("on_train_end", X=images, y=None)
+        return self
+
+    @contextmanager
+    def kept_features(self, images, validation, epochs):
+        """Put the features of frozen parts in the images' place, where nothing changes them."""
+        used = self.settings.cache_features and self.settings.augmentation is None
+        once = (epochs or self.settings.max_epochs) == 1
+        if not used or once or not self.module_.is_frozen("stump"):
+            yield images, validation
+            return
+        example = self.frozen_features(images.__getitems__([0])[0])
+        form = self.settings.batch_size, example.shape[1:], example.dtype
+        with keep_features([images, validation], self.frozen_features, *form) as kept:
+            self.kept = kept is not None
+            try:
+                yield kept or (images, validation)
+            finally:
+                self.kept = False
+
+    def frozen_features(self, images):
+        """Images -> what the frozen parts make of them."""
+        self._set_training(False)
+        with torch.no_grad(), self.autocast():
+            features = self.stump(self.prepare(images, training=False))
+            pool = self.module_.is_frozen("branches")
+            return self.module_.pool_branches(features) if pool else features
+
+    @contextmanager
+    def folded_stump(self):
+        """Run a frozen stump with folded norms, in the arithmetic of the training."""
+        if self.module_.is_frozen("stump"):
+            stump = fold_norms(nn.Sequential(self.module_.normalize, self.module_.stump))
+            if self.settings.bf16:
+                stump[1].bfloat16()
+            self.stumps.append(stump.to(memory_format=self.layout))
+        try:
+            yield
+        finally:
+            self.stumps.clear()
+
+    def warm_up(self, images):
+        """Do what precedes training: adapt the norms of frozen parts, start the heads."""
+        if self.settings.norm_warmup_epochs:
+            self.warm_up_norms(images)
+        if self.settings.head_init == "ridge":
+            self.start_heads(images)
+
+    def start_heads(self, images):
+        """Start the heads as ridge regressions on the features of one pass.
+
+        In it the norms that learn take the statistics of the images, so that the network
+        can predict before its first step.
+        """
+        sampler = EpochBatches(len(images), self.settings.batch_size, self.settings.seed + 2)
+        self.module_.train()
+        heads = RidgeHeads(self.module_.n_classes)
+        with (
+            averaging_norms(self.module_),
+            explained_memory(self.settings.batch_size),
+            torch.no_grad(),
+            self.autocast(),
+        ):
+            for batch, targets in self.load(images, sampler):
+                stump = self.module_.forward_features(self.prepare(batch, training=False))
+                heads.update(self.module_.pool_branches(stump), *targets)
+        heads.write(self.module_.head)
+
+    def warm_up_norms(self, images):
+        """Adapt the norm statistics of the frozen parts to the images (section 3.3)."""
+        seed = self.settings.seed
+        sampler = EpochBatches(len(images), self.settings.batch_size, seed + 1)
+        self.augmentation_generator_.manual_seed(seed + 1)
+        frozen = self.module_.eval().frozen_parts()
+        frozen.train()
+        forward = self.module_ if len(frozen) > 1 else self.module_.forward_features
+        with explained_memory(self.settings.batch_size), torch.no_grad():
+            for _ in range(self.settings.norm_warmup_epochs):
+                for batch, _ in self.load(images, sampler):
+                    batch = self.prepare(batch, training=True)
+                    with self.autocast():  # the products, not the augmentation
+                        forward(batch)
+        frozen.eval()

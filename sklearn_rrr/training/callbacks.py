@@ -1,0 +1,97 @@
+"""Callbacks of skorch: averaged weights, early stopping, progress."""
+
+import math
+
+from skorch import callbacks
+from skorch.callbacks import Callback
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+
+class StopTraining(Exception):
+    """Ends the training early; a KeyboardInterrupt is the user's alone."""
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    def on_epoch_end(self, net, **kwargs):
+        try:
+            super().on_epoch_end(net, **kwargs)
+        except KeyboardInterrupt:
+            raise StopTraining from None
+
+
+class WeightAveraging(Callback):
+    """Exponential moving average over the last E epochs, decay (E - 1) / E at each step.
+
+    Norm statistics are averaged with the weights they belong to.
+    """
+
+    def __init__(self, n_epochs, max_epochs):
+        self.n_epochs, self.max_epochs = n_epochs, max_epochs
+
+    def on_batch_end(self, net, training=False, **_):
+        if not training or len(net.history) <= self.max_epochs - self.n_epochs:
+            return
+        parts = net.module_.trainable_parts()
+        if not net.averages:
+            decay = (self.n_epochs - 1) / self.n_epochs
+            average = get_ema_multi_avg_fn(decay)
+            net.averages.append(AveragedModel(parts, multi_avg_fn=average, use_buffers=True))
+        net.averages[0].update_parameters(parts)
+
+    def on_train_end(self, net, **_):
+        if net.averages:
+            put_averages(net.averages.pop(), net.module_.trainable_parts())
+
+
+def put_averages(averages, parts):
+    """Load averages of what learns; counts of batches are none, and lost one by rounding.
+
+    Nor is what does not learn: the average of -0.0 is 0.0, another bit.
+    """
+    held = {name for name, p in parts.named_parameters() if not p.requires_grad}
+    state = averages.module.state_dict().items()
+    learned = {k: v for k, v in state if v.is_floating_point() and k not in held}
+    parts.load_state_dict(learned, strict=False)
+
+
+class AfterStep(Callback):
+    """Calls a function with the number of steps so far, after each."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_train_begin(self, net, **_):
+        self.n_steps_ = 0
+
+    def on_batch_end(self, net, training=False, **_):
+        if training:
+            self.n_steps_ += 1
+            self.function(self.n_steps_)
+
+
+class FiniteLoss(Callback):
+    def on_epoch_end(self, net, **_):
+        if not math.isfinite(net.history[-1, "train_loss"]):
+            raise ValueError(
+                f"The training loss became {net.history[-1, 'train_loss']} in epoch "
+                f"{len(net.history)}. Use a smaller `learning_rate` (now "
+                f"{net.settings.learning_rate:g}) or precision='fp32'."
+            )
+
+
+class ProgressBar(Callback):
+    def __init__(self, n_epochs):
+        self.n_epochs = n_epochs
+
+    def on_train_begin(self, net, **_):
+        self.bar_ = tqdm(total=self.n_epochs, unit="epoch", desc=type(net.module_).__name__)
+
+    def on_epoch_end(self, net, **_):
+        shown = {k: f"{net.history[-1, k]:.3f}" for k in ("train_loss", "valid_acc")
+                 if k in net.history[-1]}  # fmt: skip
+        self.bar_.set_postfix(shown)
+        self.bar_.update()
+
+    def on_train_end(self, net, **_):
+        self.bar_.close()

@@ -1,0 +1,133 @@
+"""Training of a network as RRR-Net does it (arXiv:2310.01157, section 4.2)."""
+
+from skorch.callbacks import LRScheduler, PassthroughScoring
+from skorch.history import History
+from torch.optim.lr_scheduler import LambdaLR
+
+from sklearn_rrr.training.batches import EpochBatches
+from sklearn_rrr.training.branch_net import BranchNet
+from sklearn_rrr.training.callbacks import (
+    AfterStep,
+    EarlyStopping,
+    FiniteLoss,
+    ProgressBar,
+    WeightAveraging,
+)
+from sklearn_rrr.training.loss import BranchLoss
+from sklearn_rrr.training.settings import OPTIMIZERS, SCHEDULES
+
+
+def make_net(module, settings, callbacks=(), history=(), penalty=None):
+    """Wrap a network for training, at a constant rate unless callbacks change it.
+
+    Parameters
+    ----------
+    module : RRRNet
+        Frozen as it is to be trained.
+    settings : Settings
+    callbacks : iterable of skorch.callbacks.Callback
+    history : iterable of dict
+        Epochs that were trained before.
+    penalty : callable or None, default=None
+        See :func:`train`.
+
+    Returns
+    -------
+    net : BranchNet
+        Initialised, on the device of the settings.
+    """
+    quiet = {} if settings.verbose >= 2 else {"callbacks__print_log": None}
+    net = BranchNet(
+        module,
+        settings=settings,
+        penalty=penalty,
+        criterion=BranchLoss,
+        optimizer__fused=True,
+        optimizer__weight_decay=settings.weight_decay,
+        optimizer__param_groups=_parameter_groups(settings),
+        lr=settings.learning_rate,
+        max_epochs=settings.max_epochs,
+        train_split=None,
+        callbacks=[FiniteLoss(), *callbacks],
+        device=str(settings.device),
+        verbose=int(settings.verbose >= 2),
+        **OPTIMIZERS[settings.optimizer],
+        **quiet,
+    )
+    net.initialize()
+    net.history_ = History({**epoch, "batches": []} for epoch in history)
+    return net
+
+
+def _parameter_groups(settings):
+    """Return the parameters that have a rate or a decay of their own, in skorch's form."""
+    groups = {pattern: {"weight_decay": 0.0} for pattern in settings.undecayed}
+    for pattern, factor in (*settings.lr_factors, ("stump.*", settings.stump_lr_factor)):
+        if factor != 1:
+            groups.setdefault(pattern, {})["lr"] = factor * settings.learning_rate
+    return list(groups.items())
+
+
+def train(module, images, validation, settings, rate=None, after_step=None, penalty=None):
+    """Train a network as the paper does.
+
+    Parameters
+    ----------
+    module : RRRNet
+        Trained in place. It ends with the averaged weights; with early stopping, with
+        those of the best epoch.
+    images, validation : LabelledImages
+        Validation may be None.
+    settings : Settings
+    rate : callable or None, default=None
+        From a step, 0 to :func:`count_steps` - 1, to a factor on the learning rate, in place
+        of the settings' schedule.
+    after_step : callable or None, default=None
+        Called with the number of steps so far, after each.
+    penalty : callable or None, default=None
+        From the images of a step, as the network has just seen them, to what is added to its
+        loss.
+
+    Returns
+    -------
+    net : BranchNet
+        Ready to train on, with a fresh optimiser and the history so far.
+    """
+    if rate is None:
+        rate = make_schedule(settings, count_steps(images, settings))
+    callbacks = _callbacks(settings, validation, rate, after_step)
+    net = make_net(module, settings, callbacks, penalty=penalty)
+    net.warm_up(images)
+    history = net.run(images, validation).history
+    module.zero_grad(set_to_none=True)
+    return make_net(module, settings, history=history)
+
+
+def count_steps(images, settings):
+    """Return the number of steps of a whole training."""
+    batches = EpochBatches(len(images), settings.batch_size, settings.seed)
+    return len(batches) * settings.max_epochs
+
+
+def make_schedule(settings, total):
+    """Return the settings' schedule over so many steps: from a step to a factor on the rate."""
+    schedule = SCHEDULES[settings.lr_schedule]
+    return lambda step: schedule(min(step / max(total, 1), 1))
+
+
+def _callbacks(settings, validation, rate, after_step):
+    yield LRScheduler(LambdaLR, lr_lambda=rate, step_every="batch", event_name=None)
+    if after_step is not None:
+        yield AfterStep(after_step)
+    if settings.ema_epochs and settings.patience is None:
+        yield WeightAveraging(settings.ema_epochs, settings.max_epochs)
+    if validation is not None:
+        yield PassthroughScoring("valid_acc", lower_is_better=False)
+    if settings.verbose == 1:
+        yield ProgressBar(settings.max_epochs)
+    if settings.patience is not None:
+        yield EarlyStopping(patience=settings.patience, threshold=0, load_best=True, sink=_silent)
+
+
+def _silent(*_):
+    pass

@@ -1,0 +1,20 @@
+"""Adaptation of norm statistics (RRR-Net, section 3.3)."""
+
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def averaging_norms(module):
+    """Let the norms in training mode forget their statistics and take means over batches."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -1,0 +1,49 @@
+"""Resolved settings of one training, and schedules of the learning rate."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+SAMPLINGS = ("shared", "independent")
+PRECISIONS = ("auto", "fp32", "bf16")
+OPTIMIZERS = {
+    "adamw": {"optimizer": torch.optim.AdamW},
+    "sgd": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+}
+SCHEDULES = {
+    "constant": lambda t: 1.0,
+    "linear": lambda t: 1 - t,
+    "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2,
+    "steps": lambda t: 1.0 if t < 0.4 else 0.1 if t < 0.8 else 0.01,
+    # Smith and Topin (2018): up over the first 30 %, then down along a cosine.
+    "onecycle": lambda t: (
+        0.04 + 0.96 * t / 0.3 if t < 0.3 else (1 + math.cos(math.pi * (t - 0.3) / 0.7)) / 2
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one training needs to know; every "auto" is settled by now."""
+
+    max_epochs: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    stump_lr_factor: float = 1.0
+    weight_decay: float = 0.01
+    lr_schedule: str = "constant"
+    ema_epochs: int = 0
+    norm_warmup_epochs: int = 0
+    head_init: str = "random"
+    augmentation: object = None
+    cache_features: bool = True
+    sampling: str = "shared"
+    patience: int | None = None
+    bf16: bool = False
+    device: str = "cpu"
+    seed: int = 0
+    verbose: int = 0
+    optimizer: str = "adamw"
+    undecayed: tuple = ()  # patterns of names of parameters without weight decay
+    lr_factors: tuple = ()  # (pattern, factor on the learning rate) of other parameters

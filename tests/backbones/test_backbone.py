@@ -1,0 +1,192 @@
+"""Backbones: torchvision's networks, digit for digit, and the registry."""
+
+import math
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.transforms.v2.functional import normalize
+
+from sklearn_rrr import (
+    RRRNetClassifier,
+    count_macs,
+    count_parameters,
+    list_backbones,
+    load_backbone,
+    register_backbone,
+)
+from sklearn_rrr.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from sklearn_rrr.backbones.fine_tuning import LR_SCHEDULES, FineTuning
+from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.networks.branch_widths import fit_widths
+from sklearn_rrr.networks.rrr_net import RRRNet
+from sklearn_rrr.training.settings import SCHEDULES
+
+TORCHVISION = sorted(set(list_backbones()) & set(torchvision.models.list_models()))
+
+
+# docs: new backbone
+@register_backbone("narrow18")
+def narrow18():
+    return Backbone("narrow18", BasicBlock, (2, 2, 2, 2), planes=(8, 16, 32, 64), image_size=32)
+
+
+# docs: end
+
+
+def on_meta(name):
+    with torch.device("meta"):
+        return make_backbone(name)
+
+
+def randomise_norms(module):
+    """Give the norms statistics that no confusion of them survives."""
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            for tensor in (m.weight.data, m.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (m.bias.data, m.running_mean):
+                tensor.uniform_(-0.5, 0.5)
+    return module
+
+
+# ------------------------------------------------------------------ against torchvision
+
+
+def test_torchvision_families_are_registered():
+    assert {"resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"} <= set(TORCHVISION)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_checkpoint_gives_torchvision_logits(name, tmp_path):
+    torch.manual_seed(0)
+    theirs = randomise_norms(torchvision.models.get_model(name)).eval()
+    path = tmp_path / f"{name}.pth"
+    torch.save(theirs.state_dict(), path)
+    backbone, pretrained = load_backbone(name, weights=path)
+    path.unlink()  # half a gigabyte
+    ours = RRRNet(backbone, 1000, blocks=None, n_branches=1, head="pretrained").eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        normalised = normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
+        expected = theirs(normalised)
+        assert_close(backbone(normalised), expected)
+        assert_close(ours(images)[:, 0], expected)
+    assert pretrained
+    assert backbone.state_dict().keys() == theirs.state_dict().keys()
+
+
+def assert_close(logits, expected):
+    assert logits.shape == expected.shape == (2, 1000)
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_published_costs(name):
+    backbone = on_meta(name)
+    published = next(iter(torchvision.models.get_model_weights(name))).meta
+    assert count_parameters(backbone) == published["num_params"]
+    assert round(count_macs(backbone, 224) / 1e9, 3) == published["_ops"]
+
+
+def test_resnet152_of_the_paper():
+    backbone = on_meta("resnet152")
+    assert count_parameters(backbone) == 60_192_808
+    assert math.prod(backbone.depths) == 2592  # members of the space
+    backbone.fc = nn.Linear(backbone.n_features, 20, device="meta")
+    assert count_parameters(backbone) == 58_184_788
+    assert round(count_macs(backbone, 128) / 1e6) == 3759
+
+
+# ----------------------------------------------------------------------------- any backbone
+
+
+@pytest.mark.parametrize("name", list_backbones())
+def test_every_backbone_splits_within_its_parameters(name):
+    backbone = on_meta(name)
+    blocks = (1, 1, 1, 1)
+    parts = [backbone.make_phase(i, backbone.in_channels(i), backbone.planes[i], 1) for i in (2, 3)]
+    unsplit = sum(map(count_parameters, parts)) + (backbone.n_features + 1) * 20
+    offset, planes = fit_widths(backbone, blocks, 2, 2, 20)
+    assert 2 * count_branch(backbone, planes) <= unsplit
+    if offset:
+        assert 2 * count_branch(backbone, [p + 1 for p in planes]) > unsplit
+
+
+def count_branch(backbone, planes):
+    first = backbone.make_phase(2, backbone.in_channels(2), planes[0], 1)
+    second = backbone.make_phase(3, planes[0] * backbone.block.expansion, planes[1], 1)
+    features = planes[1] * backbone.block.expansion
+    return count_parameters(first) + count_parameters(second) + (features + 1) * 20
+
+
+def test_forward_and_structure():
+    backbone = Backbone("b", Bottleneck, (1, 2, 1, 1), (4, 8, 16, 32), n_classes=5).eval()
+    assert backbone(torch.rand(2, 3, 32, 32)).shape == (2, 5)
+    assert [len(phase) for phase in backbone.phases] == [1, 2, 1, 1]
+    assert [backbone.in_channels(i) for i in range(4)] == [4, 16, 32, 64]
+    assert backbone.n_features == 128
+    assert backbone.stem(torch.rand(2, 3, 32, 32)).shape == (2, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [({}, 20), ({"width_per_group": 128}, 40), ({"groups": 32, "width_per_group": 4}, 32)],
+)
+def test_inner_width_is_torchvisions_rule(form, expected):
+    with torch.device("meta"):
+        assert Backbone("b", Bottleneck, (1, 1, 1, 1), **form).inner_width(20) == expected
+
+
+def test_narrower_phase_has_its_own_shortcut():
+    """16 planes make 64 outputs, as many as conv2_x has inputs, but other channels."""
+    with torch.device("meta"):
+        backbone = Backbone("b", Bottleneck, (1, 1, 1, 1))
+        basic = Backbone("b", BasicBlock, (1, 1, 1, 1))
+        assert backbone.make_phase(0, 64, 16)[0].downsample is not None
+    assert basic.layer1[0].downsample is None
+
+
+# --------------------------------------------------------------------------------- registry
+
+
+def test_a_new_backbone_works_everywhere(digits):
+    X, y = digits
+    backbone, _ = load_backbone("narrow18", weights=None)
+    net = RRRNet(backbone, 4, blocks=(1, 1, 1, 1), n_branches=3).eval()
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 3, 4)
+    clf = RRRNetClassifier(backbone="narrow18", weights=None, max_epochs=1, random_state=0)
+    assert clf.fit(X[:20], y[:20]).predict_proba(X[:3]).shape == (3, 4)
+
+
+def test_registering_twice_raises():
+    with pytest.raises(ValueError, match="'resnet50' is registered already"):
+        register_backbone("resnet50")(narrow18)
+    assert make_backbone("resnet50").name == "resnet50"
+    assert isinstance(narrow18(), Backbone)  # the decorator returns the function unchanged
+
+
+@pytest.mark.parametrize("name", ["resnet51", "", None, 50, ["resnet50"]])
+def test_unknown_names_list_the_known(name):
+    with pytest.raises(ValueError, match="`backbone` must be one of") as error:
+        load_backbone(name)
+    assert all(known in str(error.value) for known in list_backbones())
+    assert str(error.value).endswith(f"got {name!r}.")
+
+
+def test_names_are_sorted_and_a_copy():
+    names = list_backbones()
+    assert names == sorted(names)
+    names.clear()
+    assert "synth50" in list_backbones()
+
+
+def test_fine_tuning_is_checked():
+    assert tuple(SCHEDULES) == LR_SCHEDULES
+    scratch = FineTuning(augmentation="geometric", learning_rate=0.1).from_scratch()
+    assert scratch == FineTuning(trainable="all", augmentation="geometric", steps=3750)
+    for wrong in ({"head_init": "rigde"}, {"steps": 0}, {"stump_lr_factor": 2.0}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
+            FineTuning(**wrong)

@@ -1,0 +1,49 @@
+"""Norms folded into convolutions."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_rrr import list_backbones
+from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.rrr_net import RRRNet
+
+
+@pytest.mark.parametrize("name", list_backbones())
+@pytest.mark.parametrize("form", ["grouped", "looped"])
+def test_folded_network_gives_the_same_logits(shake, name, form):
+    network = RRRNet(make_backbone(name), 3, blocks=(1, 1, 1, 1), n_branches=2)
+    network = shake(network).set_branch_form(form)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    folded = fold_norms(network)
+    with torch.no_grad():
+        expected = network(x)
+        torch.testing.assert_close(folded(x), expected, atol=1e-4, rtol=1e-4)
+    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert expected.abs().max() > 1e-3
+
+
+def test_a_norm_before_a_convolution_stays():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1, bias=False)).eval()
+    assert isinstance(fold_norms(network)[0], nn.BatchNorm2d)
+
+
+def test_prediction_follows_further_training(small, digits):
+    clf = small(trainable="all").fit(*digits)
+    before = clf.predict_proba(digits[0])
+    assert "_folded" not in clf.__getstate__()
+    np.testing.assert_allclose(
+        pickle.loads(pickle.dumps(clf)).predict_proba(digits[0]), before, atol=1e-6
+    )
+    after = clf.partial_fit(*digits).predict_proba(digits[0])
+    assert np.abs(after - before).max() > 1e-3
+    with torch.no_grad():
+        images = torch.from_numpy(digits[0]).float() / 255
+        x = nn.functional.interpolate(images[:, None], (16, 16), mode="bilinear")
+        bare = clf.module_(x.expand(-1, 3, -1, -1)).softmax(2).mean(1)
+    np.testing.assert_allclose(after, bare.numpy(), atol=0.02)  # resized in bytes there

@@ -1,0 +1,493 @@
+"""What all pruners share: steps, scores, ends, files, searches, and what may go wrong."""
+
+import copy
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, log_loss
+from sklearn.model_selection import GridSearchCV
+
+from sklearn_rrr import (
+    BasisScalingPruner,
+    BlockPruner,
+    BlockSelector,
+    ChannelPruner,
+    ElementPruner,
+    FineTuningClassifier,
+    OnnxClassifier,
+    ProgressiveKernelPruner,
+    RRRNetClassifier,
+    cost_report,
+    count_macs,
+    count_parameters,
+    export_onnx,
+    load,
+    save,
+)
+from sklearn_rrr.pruning.base import BasePruner
+from sklearn_rrr.pruning.channel_groups import find_groups
+from sklearn_rrr.pruning.channel_pruner import group_units, rank_units
+from sklearn_rrr.pruning.removal import keep_channels
+from sklearn_rrr.pruning.run import PruningRun
+
+QUICK = {"n_steps": 2, "prune_every": 1}
+PRUNERS = {
+    "basis": BasisScalingPruner(target=0.4, **QUICK),
+    "channel": ChannelPruner(target=0.4, **QUICK),
+    "inner channel": ChannelPruner(target=0.2, streams=False, measure="macs", **QUICK),
+    "block": BlockPruner(target=0.05, **QUICK),
+    "element": ElementPruner(target=0.6, **QUICK),
+    "basis, channel": BasisScalingPruner(
+        target=0.2, then=ChannelPruner(target=0.2, **QUICK), **QUICK
+    ),
+    "channel, basis": ChannelPruner(
+        target=0.2, then=BasisScalingPruner(target=0.2, **QUICK), **QUICK
+    ),
+}
+every_pruner = pytest.mark.parametrize("name", PRUNERS)
+
+
+@pytest.fixture(scope="module")
+def fitted(digits):
+    clf = RRRNetClassifier(
+        "tiny",
+        weights=None,
+        blocks=None,
+        n_branches=2,
+        max_epochs=4,
+        batch_size=16,
+        augmentation=None,
+        precision="fp32",
+        random_state=0,
+    )
+    return clf.fit(*digits)
+
+
+@pytest.fixture(scope="module")
+def pruned(fitted, digits):
+    """Return each pruner, fitted once."""
+    return {name: clone(p).set_params(estimator=fitted).fit(*digits) for name, p in PRUNERS.items()}
+
+
+@every_pruner
+def test_network_is_smaller_by_what_is_reported(pruned, fitted, digits, name):
+    pruner = pruned[name]
+    clf, last = pruner.estimator_, pruner.results_.iloc[-1]
+    start = pruner.results_.iloc[0]
+    parameters = list(clf.module_.parameters())
+    assert start.parameters == count_parameters(fitted)
+    assert start.macs == count_macs(fitted)
+    assert last.parameters == count_parameters(clf) == clf.n_parameters_
+    assert last.macs == count_macs(clf)
+    assert last.nonzero == sum(int(p.count_nonzero()) for p in parameters)
+    stages = [p for p in (pruner, pruner.then) if p is not None]
+    kept = np.prod([1 - stage.target for stage in stages])
+    assert last[stages[0].measure] <= kept * start[stages[0].measure]
+    if name == "element":
+        assert last.parameters == start.parameters
+    elif name != "inner channel":
+        report = cost_report({"before": fitted, "after": clf}, repeats=1)
+        assert report.megabytes["after"] < report.megabytes["before"]
+    names = [type(stage).__name__ for stage in stages]
+    assert pruner.results_.pruner.drop_duplicates().tolist() == names
+    assert pruner.results_.parameters.is_monotonic_decreasing
+    assert pruner.predict_proba(digits[0]).shape == (120, 4)
+    assert pruner.predict_branches(digits[0]).shape == (120, 2, 4)
+    assert pruner.score(*digits) == accuracy_score(digits[1], pruner.predict(digits[0]))
+    assert pruner.predict_uncertainty(digits[0]).shape[0] == 120
+
+
+@every_pruner
+def test_file_holds_the_pruned_network(pruned, fitted, digits, name, tmp_path):
+    clf = pruned[name].estimator_
+    for estimator, path in [(fitted, "a"), (clf, "b")]:
+        save(estimator, tmp_path / path)
+    sizes = [(tmp_path / path).stat().st_size for path in ("a", "b")]
+    gone = fitted.n_parameters_ - clf.n_parameters_
+    assert sizes[0] - sizes[1] >= 0.5 * 4 * gone
+    expected = clf.predict_proba(digits[0])
+    np.testing.assert_array_equal(load(tmp_path / "b").predict_proba(digits[0]), expected)
+    joblib.dump(pruned[name], tmp_path / "c")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "c").predict_proba(digits[0]), expected)
+    assert load(tmp_path / "b").partial_fit(*digits).n_parameters_ == clf.n_parameters_
+
+
+def test_file_loads_in_a_fresh_process(digits, tmp_path):
+    clf = RRRNetClassifier(n_branches=2, image_size=16, max_epochs=1, random_state=0)
+    then = ChannelPruner(target=0.2, n_steps=1, prune_every=0)
+    pruner = BasisScalingPruner(clf, target=0.7, n_steps=1, prune_every=0, then=then)
+    pruner.fit(*digits)
+    save(pruner.estimator_, tmp_path / "a")
+    joblib.dump(pruner, tmp_path / "b")
+    np.save(tmp_path / "x.npy", digits[0][:9])
+    code = (
+        "import sys, joblib, numpy as np; from sklearn_rrr import load; X = np.load(sys.argv[3]);"
+        "print(load(sys.argv[1]).predict(X)); print(joblib.load(sys.argv[2]).predict(X))"
+    )
+    command = [sys.executable, "-c", code, *(tmp_path / p for p in ("a", "b", "x.npy"))]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n")[:2] == 2 * [str(pruner.predict(digits[0][:9]))]
+
+
+def test_damaged_shapes_are_refused(pruned, tmp_path):
+    path = tmp_path / "a"
+    save(pruned["channel"].estimator_, path)
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors["stump.1.weight"] = tensors["stump.1.weight"][:1].clone()
+    save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["basis", "channel", "block"])
+def test_onnx_file_predicts_the_same(pruned, digits, name, tmp_path):
+    export_onnx(pruned[name].estimator_, tmp_path / "a.onnx")
+    light = OnnxClassifier(tmp_path / "a.onnx")
+    np.testing.assert_allclose(
+        light.predict_proba(digits[0]), pruned[name].predict_proba(digits[0]), atol=1e-4
+    )
+
+
+# ---------------------------------------------------------------------------- estimators
+
+
+def test_fitted_estimator_is_taken_as_it_is_and_left_alone(fitted, digits):
+    before = copy.deepcopy(fitted.module_.state_dict())
+    expected = fitted.predict_proba(digits[0])
+    still = {"target": 0.0, "n_steps": 1, "prune_every": 0}
+    for estimator in (fitted, FrozenEstimator(fitted)):
+        pruner = ChannelPruner(estimator, **still).fit(*digits)
+        np.testing.assert_array_equal(pruner.predict_proba(digits[0]), expected)
+    ChannelPruner(fitted, **QUICK).fit(*digits)
+    after = fitted.module_.state_dict()
+    assert all((before[name] == value).all() for name, value in after.items())
+    np.testing.assert_array_equal(fitted.predict_proba(digits[0]), expected)
+
+
+def test_unfitted_estimator_learns_from_the_images_not_held_out(small, digits):
+    X, y = digits
+    still = {"target": 0.0, "n_steps": 1, "prune_every": 0, "random_state": 3}
+    clf = small(max_epochs=3)
+    pruner = ChannelPruner(clf, **still).fit(X, y)
+    run = {}
+
+    class Spy(ChannelPruner):
+        def _prune(self, job):
+            run["X"], run["n"] = job.held_out[0], len(job.images)
+            super()._prune(job)
+
+    Spy(clf, **still).fit(X, y)
+    assert (len(run["X"]), run["n"]) == (24, 96)
+    held_out = {image.tobytes() for image in run["X"]}
+    rest = [i for i, image in enumerate(X) if image.tobytes() not in held_out]
+    assert len(rest) == 96
+    expected = clone(clf).fit(X[rest], y[rest]).predict_proba(X)
+    np.testing.assert_allclose(pruner.predict_proba(X), expected, atol=1e-6)
+    everything = ChannelPruner(clf, validation_fraction=None, **still).fit(X, y)
+    np.testing.assert_array_equal(
+        everything.predict_proba(X), clone(clf).fit(X, y).predict_proba(X)
+    )
+    assert everything.results_.score.isna().all()
+
+
+def test_selectors_pruners_and_other_classifiers_can_be_inside(small, digits):
+    inner = small(n_branches=1, max_epochs=1)
+    selector = BlockSelector(inner, max_blocks=5, tol=None, epochs_per_step=1)
+    unfitted = ChannelPruner(selector, **QUICK).fit(*digits)
+    assert isinstance(unfitted.estimator_, RRRNetClassifier)
+    of_fitted = ElementPruner(unfitted, **QUICK).fit(*digits)
+    assert of_fitted.results_.parameters[0] == unfitted.estimator_.n_parameters_
+    whole = FineTuningClassifier("tiny", weights=None, max_epochs=1, augmentation=None)
+    blocks = BlockPruner(whole, target=0.05, **QUICK).fit(*digits)
+    assert sum(blocks.estimator_.blocks_) < 6
+
+
+def test_results_repeat(small, digits):
+    pruner = ChannelPruner(small(max_epochs=1), random_state=5, **QUICK)
+    first, second = (clone(pruner).fit(*digits) for _ in range(2))
+    np.testing.assert_array_equal(first.predict_proba(digits[0]), second.predict_proba(digits[0]))
+
+
+def test_grid_search_over_targets(small, digits):
+    def lean(pruner, X, y):
+        return -pruner.estimator_.n_parameters_
+
+    pruner = BasisScalingPruner(small(max_epochs=1), random_state=0, n_steps=1, prune_every=1)
+    grid = {"target": [0.2, 0.6]}
+    search = GridSearchCV(pruner, grid, cv=2, scoring=lean, error_score="raise").fit(*digits)
+    assert search.best_params_ == {"target": 0.6}
+    expected = clone(pruner).set_params(target=0.6).fit(*digits)
+    found = search.predict_proba(digits[0])
+    np.testing.assert_array_equal(found, expected.predict_proba(digits[0]))
+
+
+# ---------------------------------------------------------------------------------- ends
+
+
+def test_pruning_ends_where_the_score_falls_too_far(fitted, digits, monkeypatch):
+    """The last network within `max_drop` is kept."""
+    scores = iter([0.9, 0.88, 0.7, 0.1])
+    monkeypatch.setattr(PruningRun, "score", lambda self: next(scores))
+    pruner = ChannelPruner(fitted, target=0.6, max_drop=0.05, n_steps=3, prune_every=0)
+    results = pruner.fit(*digits).results_
+    assert results.kept.tolist() == [True, True, False]
+    assert pruner.estimator_.n_parameters_ == results.parameters[1]
+
+
+def test_a_scorer_that_gives_no_number_is_refused(fitted, digits):
+    """A comparison with NaN would let everything pass."""
+    pruner = ChannelPruner(fitted, max_drop=0.1, scoring=lambda *_: float("nan"), **QUICK)
+    with pytest.raises(ValueError, match="`scoring` gave nan on the 24 images held out"):
+        pruner.fit(*digits)
+
+
+def test_epochs_are_counted_through_both_prunings(fitted, digits):
+    then = BasisScalingPruner(target=0.2, **QUICK)
+    results = ChannelPruner(fitted, target=0.2, then=then, **QUICK).fit(*digits).results_
+    assert results.epochs.tolist() == [0, 1, 2, 2, 4, 5]
+    assert results.seconds.is_monotonic_increasing
+
+
+def test_importance_is_the_same_on_every_machine(fitted, digits):
+    """Batches of a prediction are larger with more threads; squares of slopes would follow.
+
+    Noise keeps the inputs of ReLUs from being zero, where rounding decides about the slope.
+    """
+    images, labels = digits
+    images = images // 2 + np.random.default_rng(0).integers(0, 99, images.shape, np.uint8)
+    pruner, before = ChannelPruner(fitted, n_steps=1, prune_every=0), torch.get_num_threads()
+    parameters = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        try:
+            parameters.append(pruner.fit(images, labels).estimator_.module_.state_dict())
+        finally:
+            torch.set_num_threads(before)
+    for key, value in parameters[0].items():
+        torch.testing.assert_close(parameters[1][key], value)
+
+
+def test_a_frozen_estimator_is_not_fitted(fitted, digits):
+    with pytest.raises(NotFittedError):
+        ChannelPruner(FrozenEstimator(clone(fitted)), **QUICK).fit(*digits)
+
+
+def test_weighted_score(fitted, digits):
+    X, y = digits
+    pruner, weights = ChannelPruner(fitted, **QUICK).fit(X, y), np.arange(120.0)
+    expected = accuracy_score(y, pruner.predict(X), sample_weight=weights)
+    assert pruner.score(X, y, sample_weight=weights) == pytest.approx(expected)
+    assert pruner.score(X, y) != pytest.approx(expected)
+
+
+def test_start_is_kept_where_the_first_step_fails(fitted, digits, monkeypatch):
+    """What a pruner trains before its first removal is not measured, and not kept."""
+    for kind in (BasisScalingPruner, ChannelPruner):
+        scores = iter([0.9, 0.1])
+        with monkeypatch.context() as patch:
+            patch.setattr(PruningRun, "score", lambda self, scores=scores: next(scores))
+            pruner = kind(fitted, max_drop=0.05, n_steps=2, prune_every=1).fit(*digits)
+        assert pruner.results_.kept.tolist() == [True, False]
+        np.testing.assert_allclose(
+            pruner.predict_proba(digits[0]), fitted.predict_proba(digits[0]), atol=1e-6
+        )
+
+
+def test_the_first_pruner_says_what_is_held_out(fitted, digits):
+    nothing = {"validation_fraction": None}
+    for then in (ChannelPruner(max_drop=0.1), ProgressiveKernelPruner()):
+        with pytest.raises(ValueError, match="needs images to score on"):
+            ChannelPruner(fitted, **nothing, then=then).fit(*digits)
+    then = ProgressiveKernelPruner(**nothing, prune_every=0)
+    results = ChannelPruner(fitted, **QUICK, then=then).fit(*digits).results_
+    assert results.score.notna().all()
+
+
+def test_pruners_that_follow_are_left_as_they_were(fitted, digits):
+    then = BasisScalingPruner(target=0.1, **QUICK)
+    before = dict(vars(then))
+    first = ChannelPruner(fitted, target=0.1, then=then, **QUICK).fit(*digits)
+    assert vars(then) == before
+    assert set(vars(first)) - set(vars(clone(first))) == {
+        "results_",
+        "estimator_",
+        "skipped_",
+        "classes_",
+    }
+
+
+@pytest.mark.parametrize("trainable", ["head", "branches"])
+def test_all_of_a_pruned_network_learns_before_and_after_a_file(small, digits, trainable, tmp_path):
+    clf = small(trainable=trainable, max_epochs=1).fit(*digits)
+    pruned = ChannelPruner(clf, **QUICK).fit(*digits).estimator_
+    save(pruned, tmp_path / "a")
+    again = load(tmp_path / "a").partial_fit(*digits)
+    pruned.partial_fit(*digits)
+    assert pruned.module_.frozen_names == again.module_.frozen_names == ()
+    np.testing.assert_allclose(
+        again.predict_proba(digits[0]), pruned.predict_proba(digits[0]), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_class_of_one_image_may_be_held_out(small, digits):
+    X, y = digits[0][:40], digits[1][:40].copy()
+    y[y == 3] = 2
+    y[7] = 3
+    for inner in (BlockSelector(small(), max_blocks=5, epochs_per_step=1), ElementPruner(small())):
+        for seed in (0, 1, 2):
+            pruner = ChannelPruner(inner, random_state=seed, n_steps=1, prune_every=1)
+            with pytest.warns(UserWarning, match="not stratified"):
+                pruner.fit(X, y)
+            assert pruner.classes_.tolist() == [0, 1, 2, 3]
+
+
+def test_images_without_weight_are_not_held_out(small, digits):
+    weights = np.zeros(120)
+    weights[:20] = 1
+    seen = []
+
+    class Spy(ChannelPruner):
+        def _prune(self, run):
+            seen.append((len(run.images), len(run.held_out[0])))
+
+    Spy(small(max_epochs=1), random_state=1).fit(*digits, sample_weight=weights)
+    assert seen == [(16, 4)]
+
+
+def test_steps_whose_share_was_reached_before_are_left_out(fitted, digits):
+    pruner = BlockPruner(fitted, target=0.07, n_steps=4, prune_every=1).fit(*digits)
+    parameters = pruner.results_.parameters
+    assert parameters.is_unique
+    assert len(parameters) < 5
+
+
+def test_all_that_may_go_is_less_than_the_target(fitted, digits):
+    pruner = ChannelPruner(fitted, target=0.99, streams=False, n_steps=1, prune_every=0)
+    with pytest.warns(UserWarning, match=r"removed all that it may, .*% of the parameters"):
+        pruner.fit(*digits)
+    groups = [m for n, m in pruner.estimator_.module_.named_modules() if n.endswith("conv2")]
+    assert all(conv.out_channels == conv.groups for conv in groups)
+
+
+def test_epochs_of_all_steps_are_those_of_the_first_fit(small, digits):
+    pruner = ChannelPruner(small(max_epochs=7), n_steps=3).fit(*digits)
+    assert pruner.results_.epochs.tolist() == [0, 2, 4, 6]
+    pruner = BasisScalingPruner(small(max_epochs=7), n_steps=2).fit(*digits)
+    assert pruner.results_.epochs.tolist() == [0, 4, 6]
+
+
+def test_loss_is_that_of_the_images_held_out(fitted, digits):
+    seen = []
+
+    class Spy(ChannelPruner):
+        def _prune(self, run):
+            X, y = run.held_out
+            branches = run.classifier.predict_branches(X)
+            losses = [log_loss(y, branches[:, m], labels=[0, 1, 2, 3]) for m in range(2)]
+            seen.append((run.loss(), sum(losses)))
+
+    Spy(fitted).fit(*digits)
+    assert seen[0][0] == pytest.approx(seen[0][1], rel=1e-4)
+
+
+# docs: new pruner
+class RandomChannelPruner(BasePruner):
+    """Remove channels by lot: what other criteria should beat."""
+
+    def _rank(self, run):
+        groups = find_groups(run.network)
+        lots = torch.Generator().manual_seed(run.seed)
+        return rank_units(groups, [torch.rand(g.size, generator=lots) for g in groups])
+
+    def _without(self, network, units):
+        network = copy.deepcopy(network)
+        for group, kept in group_units(units):
+            keep_channels(network, group, kept)
+        return network
+
+
+# docs: end
+
+
+def test_a_pruner_of_your_own(fitted, digits):
+    pruner = RandomChannelPruner(fitted, target=0.3, **QUICK).fit(*digits)
+    assert pruner.estimator_.n_parameters_ <= 0.7 * fitted.n_parameters_
+    assert clone(pruner).get_params()["target"] == 0.3
+
+
+# --------------------------------------------------------------------------------- wrong
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "match"),
+    [
+        ({"target": 1.0}, ValueError, r"`target` must be a number in \[0, 0.999\]; got 1.0"),
+        ({"target": "half"}, TypeError, "`target` must be a number"),
+        ({"measure": "seconds"}, ValueError, "`measure` must be one of 'parameters', 'macs'"),
+        ({"n_steps": 0}, ValueError, "`n_steps` must be an int of at least 1; got 0"),
+        ({"prune_every": -1}, ValueError, "`prune_every` must be an int of at least 0"),
+        ({"max_drop": -0.1}, ValueError, "`max_drop` must be a number"),
+        (
+            {"max_drop": 0.1, "validation_fraction": None},
+            ValueError,
+            "`max_drop`=0.1 needs images to score on",
+        ),
+        ({"then": "channel"}, TypeError, "`then` must be another pruner or None; got 'channel'"),
+        ({"then": ChannelPruner(target=3)}, ValueError, "`target` must be a number"),
+        ({"estimator": LogisticRegression()}, TypeError, "`estimator` must be an RRRNetClassifier"),
+        ({"criterion": "best"}, ValueError, "`criterion` must be one of 'taylor', 'norm', 'l1'"),
+        ({"streams": 1}, TypeError, "`streams` must be True or False; got 1"),
+        ({"scoring": ["accuracy"]}, TypeError, "`scoring` must be one scorer"),
+        ({"scoring": "accurracy"}, ValueError, "`scoring` must name .* Near to it: accuracy"),
+        ({"then": ElementPruner(RRRNetClassifier())}, ValueError, "got its own `estimator`"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_the_fit(digits, monkeypatch, parameters, error, match):
+    monkeypatch.setattr(RRRNetClassifier, "_fit", None)
+    with pytest.raises(error, match=match):
+        ChannelPruner().set_params(**parameters).fit(*digits)
+
+
+def test_wrong_data(fitted, digits, small):
+    X, y = digits
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        ChannelPruner(fitted).fit(X)
+    with pytest.raises(
+        ValueError, match=r"y holds the labels \[9\], but `estimator` was fitted on"
+    ):
+        ChannelPruner(fitted).fit(X, np.full(len(X), 9))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        ChannelPruner(fitted).fit(X, y[:-1])
+    with pytest.raises(ValueError, match="`criterion` gave numbers that are NaN"):
+        ChannelPruner(fitted, criterion=lambda run, groups: [
+            torch.full((g.size,), torch.nan) for g in groups
+        ]).fit(X, y)  # fmt: skip
+
+
+def test_what_has_no_block_to_remove_is_refused_before_the_fit(small, digits, monkeypatch):
+    monkeypatch.setattr(RRRNetClassifier, "_fit", None)
+    for pruner in (BlockPruner(small()), ChannelPruner(small(), then=BlockPruner())):
+        with pytest.raises(ValueError, match=r"has the blocks \(1, 1, 1, 1\), of which none can"):
+            pruner.fit(*digits)
+
+
+def test_fit_that_was_interrupted_counts_as_none(small, digits, monkeypatch):
+    clf = small(max_epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(RRRNetClassifier, "_make_module", None)
+        with pytest.raises(TypeError):
+            clf.fit(*digits)
+    assert hasattr(clf, "classes_")
+    assert ChannelPruner(clf, **QUICK).fit(*digits).estimator_.n_parameters_ > 0

@@ -1,0 +1,591 @@
+"""BlockSelector: growth from where it was, budgets, resuming, as a scikit-learn estimator."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import GridSearchCV, PredefinedSplit, StratifiedKFold
+
+from sklearn_rrr import (
+    BaggingEnsemble,
+    BlockSelector,
+    LastLayerClassifier,
+    RRRNetClassifier,
+    save,
+)
+from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.backbones.resnet import TORCHVISION
+from sklearn_rrr.classifiers import base
+from sklearn_rrr.networks.rrr_net import RRRNet
+from sklearn_rrr.search.block_search import BlockSearch
+from sklearn_rrr.search.checkpoints import CheckpointFolder
+
+COLUMNS = ["blocks", "score", "score_std", "parameters", "macs", "latency_ms", "seconds"]
+COLUMNS += ["epochs", "kept", "control", "pareto"]
+
+
+class Scores:
+    """A scorer that knows networks by their blocks."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def __call__(self, estimator, X, y):
+        return self.scores[estimator.blocks_]
+
+
+def constant(score):
+    return lambda estimator, X, y: score
+
+
+RISING = {(1, 1, 1, 1): 0.5, (2, 1, 1, 1): 0.6, (2, 1, 2, 1): 0.7}
+
+
+@pytest.fixture
+def one_epoch(small):
+    return small(max_epochs=1, n_branches=1, trainable="all")
+
+
+def without_times(results):
+    return results.drop(columns=["seconds", "latency_ms"])
+
+
+# ------------------------------------------------------------------------------- growing
+
+
+@pytest.mark.parametrize("split", ["paper", "aligned"])
+@pytest.mark.parametrize("n_branches", [1, 2])
+def test_a_new_block_is_pretrained_and_the_rest_goes_on(small, digits, split, n_branches):
+    torch.manual_seed(3)
+    weights = make_backbone("tiny").state_dict()
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "max_epochs": 1, "split": split}
+    clf = small(weights=weights, n_branches=n_branches, trainable="all", **still).fit(*digits)
+    grown = clf._grow((2, 1, 2, 1), *digits, random_state=5)
+    before, after = clf.module_.state_dict(), grown.module_.state_dict()
+    backbone = make_backbone("tiny")
+    backbone.load_state_dict(weights)
+    fresh = RRRNet(
+        backbone,
+        4,
+        blocks=(2, 1, 2, 1),
+        n_branches=n_branches,
+        split=split,
+        width_offset=clf.width_offset_,
+        generator=torch.Generator().manual_seed(clf._split_seed),
+    ).state_dict()
+    new = [name for name in after if name not in before]
+    assert any("branches.0.1." in name for name in new)
+    assert any("stump" in name for name in new)
+    for name, tensor in after.items():
+        if "running" in name or "num_batches" in name:
+            continue
+        expected = fresh[name] if name in new else before[name]
+        torch.testing.assert_close(tensor, expected, atol=1e-7, rtol=0, msg=name)
+
+
+def test_search_on_made_up_scores(one_epoch, digits):
+    selector = BlockSelector(one_epoch, scoring=Scores(RISING)).fit(*digits)
+    assert selector.blocks_ == selector.estimator_.blocks_ == (2, 1, 2, 1)
+    table = selector.results_
+    assert list(table) == COLUMNS
+    assert table.blocks.tolist() == list(RISING)
+    assert table.score.tolist() == list(RISING.values())
+    assert table.epochs.tolist() == [1, 2, 3]
+    assert table.parameters.iloc[-1] == selector.estimator_.n_parameters_
+    assert (table[["macs", "latency_ms", "seconds"]] > 0).all(axis=None)
+
+
+def test_the_network_without_the_last_block_is_returned(one_epoch, digits):
+    X, y = digits
+    scores = RISING | {(2, 1, 2, 1): 0.6}
+    stopped = BlockSelector(one_epoch, scoring=Scores(scores)).fit(X, y)
+    assert stopped.blocks_ == (2, 1, 1, 1)
+    assert stopped.results_.kept.tolist() == [True, True, False]
+    whole = BlockSelector(one_epoch, scoring=Scores(RISING), max_blocks=5).fit(X, y)
+    np.testing.assert_array_equal(stopped.predict_proba(X), whole.predict_proba(X))
+
+
+def test_without_the_stop_the_best_is_taken(one_epoch, digits):
+    scores = {(1, 1, 1, 1): 0.5, (2, 1, 1, 1): 0.8, (2, 1, 2, 1): 0.8}
+    selector = BlockSelector(one_epoch, scoring=Scores(scores), tol=None).fit(*digits)
+    assert selector.blocks_ == (2, 1, 1, 1)
+    assert len(selector.results_) == 3
+
+
+def test_pareto_takes_the_knee(one_epoch, digits):
+    scores = {(1, 1, 1, 1): 0.1, (2, 1, 1, 1): 0.79, (2, 1, 2, 1): 0.8}
+    selector = BlockSelector(one_epoch, scoring=Scores(scores), criterion="pareto").fit(*digits)
+    assert selector.blocks_ == (2, 1, 1, 1)
+    assert selector.results_.pareto.all()
+
+
+def test_the_control_is_trained_as_long(one_epoch, digits):
+    selector = BlockSelector(one_epoch, tol=None, control=True, epochs_per_step=2).fit(*digits)
+    table = selector.results_
+    control = table[table.control]
+    assert control.blocks.tolist() == [(1, 1, 1, 1)] * 2
+    assert table[~table.control].epochs.tolist() == [2, 4, 6]
+    assert control.epochs.tolist() == [4, 6]
+    assert not control.kept.any()
+    assert not control.pareto.any()
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "tiny_basic"])
+@pytest.mark.parametrize("order", ["sequential", "cyclic"])
+def test_any_backbone_with_branches(small, digits, backbone, order):
+    clf = small(backbone=backbone, max_epochs=1, ensemble="bagging", dropout=0.1)
+    selector = BlockSelector(clf, order=order, tol=None, random_state=1).fit(*digits)
+    largest = selector.results_.blocks.iloc[-1]
+    assert largest == make_backbone(backbone).depths
+    assert selector.estimator_.ensemble == "bagging"
+    assert selector.estimator_.n_branches == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", sorted({*TORCHVISION, "synth50"}))
+def test_every_backbone_of_the_registry(small, digits, backbone):
+    """One block is added in each phase that has two, to branches and to the stump."""
+    X, y = digits
+    clf = small(backbone=backbone, max_epochs=1, image_size=32)
+    selector = BlockSelector(clf, order="cyclic", tol=None, max_blocks=8).fit(X[:40], y[:40])
+    assert selector.results_.blocks.iloc[-1] == (2, 2, 2, 2)
+    assert selector.predict(X[:5]).shape == (5,)
+
+
+# ------------------------------------------------------------------------------- budgets
+
+
+def test_budgets(one_epoch, digits):
+    free = BlockSelector(one_epoch, tol=None, scoring=Scores(RISING)).fit(*digits).results_
+    for name, column in [("max_parameters", "parameters"), ("max_macs", "macs")]:
+        limit = int(free[column].iloc[1])
+        selector = BlockSelector(one_epoch, tol=None, scoring=Scores(RISING), **{name: limit})
+        assert selector.fit(*digits).blocks_ == (2, 1, 1, 1)
+    cheap = BlockSelector(one_epoch, tol=None, scoring=Scores(RISING), max_blocks=4)
+    assert cheap.fit(*digits).blocks_ == (1, 1, 1, 1)
+
+
+def test_latency_is_measured(one_epoch, digits):
+    selector = BlockSelector(one_epoch, tol=None, max_latency_ms=1000.0).fit(*digits)
+    assert len(selector.results_) == 3
+    with pytest.raises(ValueError, match=r"\(1, 1, 1, 1\) is beyond .'max_latency_ms': 1e-06."):
+        selector.set_params(max_latency_ms=1e-6).fit(*digits)
+
+
+# ------------------------------------------------------------------------------ resuming
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_a_search_killed_at_any_step_resumes(one_epoch, digits, tmp_path, step, monkeypatch):
+    X, y = digits
+    selector = BlockSelector(one_epoch, tol=None, control=True, checkpoint_dir=tmp_path)
+    expected = clone(selector).set_params(checkpoint_dir=None).fit(X, y)
+    train, done = BlockSearch._train_one, []
+
+    def interrupted(self, *args):
+        if len(done) == step:
+            raise KeyboardInterrupt
+        done.append(args)
+        return train(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockSearch, "_train_one", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            selector.fit(X, y)
+    assert not hasattr(selector, "results_")
+
+    counted = []
+    monkeypatch.setattr(
+        BlockSearch, "_train_one", lambda *args: counted.append(args) or train(*args)
+    )
+    resumed = clone(selector).fit(X, y)
+    assert len(counted) == 5 - step
+    assert without_times(resumed.results_).equals(without_times(expected.results_))
+    np.testing.assert_array_equal(resumed.predict_proba(X), expected.predict_proba(X))
+
+
+def test_a_kill_while_a_step_is_written(one_epoch, digits, tmp_path, monkeypatch):
+    """The networks are there, the index is not: the step is trained again."""
+    X, y = digits
+    selector = BlockSelector(one_epoch, tol=None, checkpoint_dir=tmp_path)
+    expected = clone(selector).set_params(checkpoint_dir=None).fit(X, y)
+    write = CheckpointFolder.write_record
+
+    def failing(self):
+        if len(self.record["steps"]) == 2:
+            raise OSError("No space left on device")
+        write(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointFolder, "write_record", failing)
+        with pytest.raises(OSError, match="No space left"):
+            selector.fit(X, y)
+    resumed = selector.fit(X, y)
+    np.testing.assert_array_equal(resumed.predict_proba(X), expected.predict_proba(X))
+
+
+def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, tmp_path):
+    """Whatever differs is another search; what does not matter is not."""
+    X, y = digits
+    same = BlockSelector(one_epoch, max_blocks=4, checkpoint_dir=tmp_path)
+    same.fit(X, y)
+    for again in (clone(same).set_params(verbose=1), clone(same).set_params(estimator__verbose=1)):
+        again.fit(X, y)
+    same.fit(list(X), y)  # the same pixels in another form
+    assert again.estimator_.verbose == 1
+    assert len(list(tmp_path.iterdir())) == 1
+    others = [
+        {"epochs_per_step": 2},
+        {"random_state": 1},
+        {"validation_fraction": 0.5},
+        {"estimator__validation_fraction": 0.5},
+        {"estimator__learning_rate": 0.1},
+        {"scoring": Scores({(1, 1, 1, 1): 0.5})},
+        {"scoring": Scores({(1, 1, 1, 1): 0.6})},
+        {"estimator__augmentation": lambda image: image},
+        {"estimator__augmentation": lambda image: image * 1.0},
+        {"scoring": constant(0.5)},
+        {"scoring": constant(0.9)},
+        {"scoring": Scores({(1, 1, 1, 1): 0.5}).__call__},
+        {"scoring": Scores({(1, 1, 1, 1): 0.6}).__call__},
+        {"cv": [(np.arange(60), np.arange(60, 120))]},
+        {"cv": [(np.arange(60, 120), np.arange(60))]},
+        {"estimator__weights": make_backbone("tiny").state_dict()},
+    ]
+    for parameters in others:
+        clone(same).set_params(**parameters).fit(X, y)
+    assert len(list(tmp_path.iterdir())) == 1 + len(others)
+    same.fit(picture_dataset(X, y))  # the same pixels again
+    same.fit(picture_dataset(255 - X, y))
+    assert len(list(tmp_path.iterdir())) == 2 + len(others)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import conftest
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+from sklearn_rrr import BlockSelector, RRRNetClassifier
+from sklearn_rrr.search.block_search import BlockSearch
+
+def scorer(estimator, X, y):
+    return (estimator.predict(X) == y).mean()
+
+def flip(image):
+    return image.flip(2)
+
+train, calls = BlockSearch._train_one, []
+
+def counted(*arguments):
+    if len(calls) == int(sys.argv[1]):
+        raise SystemExit
+    calls.append(1)
+    return train(*arguments)
+
+BlockSearch._train_one = counted
+X = np.load({images!r})
+clf = RRRNetClassifier("tiny", weights=None, n_branches=1, max_epochs=1, precision="fp32",
+                       augmentation=flip, random_state=np.random.RandomState(3))
+selector = BlockSelector(clf, tol=None, scoring=scorer, cv=StratifiedKFold(2, shuffle=True),
+                         checkpoint_dir={folder!r})
+selector.fit(X, np.arange(len(X)) % 2)
+print(len(calls), selector.results_.score.tolist(), selector.predict_proba(X[:6]).sum(0))
+"""
+
+
+@pytest.mark.slow
+def test_resumes_in_another_process(digits, tmp_path):
+    """Functions, a shuffling splitter without a seed, a RandomState; the refit counts, too."""
+    np.save(tmp_path / "images.npy", digits[0][:40])
+    script = SCRIPT.format(
+        tests=str(Path(__file__).parents[1]),
+        images=str(tmp_path / "images.npy"),
+        folder=str(tmp_path / "searches"),
+    )
+    (tmp_path / "script.py").write_text(script)
+    outputs = [
+        subprocess.run(
+            [sys.executable, tmp_path / "script.py", str(n)],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for n in (3, 99, 99)
+    ]  # fmt: skip
+    assert outputs[0] == ""  # of steps of two trainings, one was whole
+    assert 5 <= int(outputs[1].split()[0]) <= 7  # the other two, and the refit of up to three
+    assert len(list((tmp_path / "searches").iterdir())) == 1
+    assert outputs[1].split(" ", 1)[1] == outputs[2].split(" ", 1)[1]
+    assert outputs[2].startswith("0 ")
+
+
+def test_two_processes_on_one_search(one_epoch, digits, tmp_path, monkeypatch):
+    X, y = digits
+    selector = BlockSelector(one_epoch, max_blocks=4, checkpoint_dir=tmp_path)
+
+    def second(*_):
+        clone(selector).fit(X, y)
+
+    monkeypatch.setattr(BlockSearch, "_train_one", second)
+    with pytest.raises(ValueError, match="Another process is at work in"):
+        selector.fit(X, y)
+
+
+def test_only_what_is_needed_stays_on_the_disk(one_epoch, digits, tmp_path):
+    scores = {(1, 1, 1, 1): 0.5, (2, 1, 1, 1): 0.4, (2, 1, 2, 1): 0.3}
+    selector = BlockSelector(
+        one_epoch, tol=None, control=True, scoring=Scores(scores), checkpoint_dir=tmp_path
+    )
+    selector.fit(*digits)
+    assert {path.stem for path in tmp_path.glob("*/*.joblib")} == {"step_0", "step_2", "control_2"}
+
+
+# ----------------------------------------------------------------------------- as users
+
+
+class Recorder:
+    """Sees which images are trained on and scored on; images are told apart by a pixel."""
+
+    def __init__(self, monkeypatch):
+        self.trained, self.scored, self.weights = [], [], []
+        fit = RRRNetClassifier._fit
+
+        def record(clf, X, y, sample_weight, **more):
+            self.trained.append(set(X[:, 0, 0].tolist()))
+            self.weights.append(sample_weight)
+            return fit(clf, X, y, sample_weight, **more)
+
+        monkeypatch.setattr(RRRNetClassifier, "_fit", record)
+
+    def score(self, estimator, X, y):
+        self.scored.append(set(X[:, 0, 0].tolist()))
+        return sum(estimator.blocks_)
+
+
+@pytest.fixture
+def marked(digits):
+    X, y = digits
+    X = X.copy()
+    X[:, 0, 0] = np.arange(len(X))
+    return X, y
+
+
+def test_scores_are_of_images_held_out(one_epoch, marked, monkeypatch):
+    recorder, everything = Recorder(monkeypatch), set(range(120))
+    selector = BlockSelector(one_epoch, tol=None, scoring=recorder.score).fit(*marked)
+    assert selector.blocks_ == (2, 1, 2, 1)
+    assert len(recorder.trained) == len(recorder.scored) == 3
+    for trained, scored in zip(recorder.trained, recorder.scored, strict=True):
+        assert trained == recorder.trained[0]
+        assert len(scored) == 24
+        assert trained == everything - scored
+
+
+def test_cross_validation_refits_on_all_images(one_epoch, marked, monkeypatch):
+    recorder, everything = Recorder(monkeypatch), set(range(120))
+    folds = StratifiedKFold(2, shuffle=True, random_state=0)
+    selector = BlockSelector(one_epoch, cv=folds, tol=None, scoring=recorder.score).fit(*marked)
+    assert len(selector.results_) == 3
+    assert len(recorder.trained) == 3 * 2 + 3
+    for trained, scored in zip(recorder.trained[:6], recorder.scored, strict=True):
+        assert trained == everything - scored
+    assert recorder.trained[6:] == [everything] * 3
+    again = BlockSelector(one_epoch, cv=folds, tol=None).fit(*marked)
+    assert (again.results_.score_std > 0).any()
+
+
+def test_weights_reach_every_training(one_epoch, marked, monkeypatch):
+    X, y = marked
+    recorder, weights = Recorder(monkeypatch), np.arange(120.0) + 1
+    BlockSelector(one_epoch, tol=None, scoring=recorder.score).fit(X, y, sample_weight=weights)
+    for trained, given in zip(recorder.trained, recorder.weights, strict=True):
+        assert sorted(given) == sorted(np.array(list(trained)) + 1.0)
+
+
+def test_what_belongs_to_the_whole_search_is_drawn_once(small, digits, monkeypatch):
+    """Bootstrap samples, and the images that watch the training."""
+    drawn, held = [], []
+    weigh, hold = BaggingEnsemble.weigh, base.hold_out
+    monkeypatch.setattr(
+        BaggingEnsemble, "weigh", lambda *args: drawn.append(weigh(*args)) or drawn[-1]
+    )
+    monkeypatch.setattr(base, "hold_out", lambda *args: held.append(hold(*args)) or held[-1])
+    clf = small(ensemble="bagging", validation_fraction=0.2, max_epochs=1)
+    BlockSelector(clf, tol=None).fit(*digits)
+    assert len(drawn) == len(held) == 3
+    for later in drawn[1:]:
+        np.testing.assert_array_equal(later, drawn[0])
+    for later in held[1:]:
+        np.testing.assert_array_equal(later[0], held[0][0])
+
+
+def test_cycles_go_on_from_the_last_branch(small, digits):
+    still = {"weight_decay": 0.0, "max_epochs": 4}
+    clf = small(ensemble="snapshot", n_branches=3, learning_rate=0.05, **still).fit(*digits)
+    last = clf.module_.head.weight[2].clone()
+    grown = clf.set_params(learning_rate=1e-12)._grow((2, 1, 2, 1), *digits, random_state=0)
+    torch.testing.assert_close(grown.module_.head.weight[0], last)
+
+
+def test_bad_files_are_found_before_the_first_training(one_epoch, digit_paths, monkeypatch):
+    paths, y = digit_paths
+    paths[7].write_text("no picture")
+    monkeypatch.setattr(BlockSearch, "_train_one", None)
+    with pytest.raises(ValueError, match=r"7\.png"):
+        BlockSelector(one_epoch).fit(paths, y)
+
+
+@pytest.mark.filterwarnings("ignore:1 image.s. were skipped")
+@pytest.mark.parametrize("seed", range(3))
+def test_bad_files_are_skipped(one_epoch, digit_paths, seed):
+    paths, y = digit_paths
+    paths[7].write_text("no picture")
+    selector = BlockSelector(one_epoch, max_blocks=4, random_state=seed)
+    selector.set_params(estimator__on_bad_file="skip").fit(paths, y)
+    assert selector.skipped_ == [paths[7]]
+
+
+@pytest.mark.filterwarnings("ignore:The validation split is not stratified")
+def test_a_class_that_was_held_out_as_a_whole(one_epoch, digits):
+    X, y = digits
+    y = y.copy()
+    y[0] = 9
+    for seed in range(4):
+        selector = BlockSelector(one_epoch, max_blocks=4, random_state=seed).fit(X, y)
+        assert selector.classes_.tolist() == [0, 1, 2, 3, 9]
+        assert selector.results_.parameters[0] == selector.estimator_.n_parameters_
+
+
+def test_a_failed_fit_leaves_nothing(one_epoch, digits):
+    X, y = digits
+    selector = BlockSelector(one_epoch, max_blocks=4).fit(X.reshape(120, -1) / 255, y)
+    with pytest.raises(ValueError, match="inconsistent"):
+        selector.fit(X, y[:-1])
+    assert not [name for name in vars(selector) if name.endswith("_")]
+    with pytest.raises(ValueError, match="inconsistent"):
+        selector.fit(X.reshape(120, -1) / 255, y[:-1])
+    with pytest.raises(NotFittedError):
+        selector.predict(X)
+
+
+def test_folds_are_of_the_images_as_they_were_given(one_epoch, marked, monkeypatch):
+    """Images without weight are in no fold; the others keep their places."""
+    X, y = marked
+    weights = np.ones(120)
+    weights[:10] = 0
+    halves = np.arange(60), np.arange(60, 120)
+    for cv in ([halves], PredefinedSplit(np.repeat([-1, 0], 60))):
+        with monkeypatch.context() as patch:
+            recorder = Recorder(patch)
+            selector = BlockSelector(one_epoch, max_blocks=4, cv=cv, scoring=recorder.score)
+            selector.fit(X, y, sample_weight=weights)
+        assert recorder.trained == [set(range(10, 60)), set(range(10, 120))]
+        assert recorder.scored == [set(range(60, 120))]
+    selector.set_params(cv=[(halves[1], np.arange(10))])
+    with pytest.raises(ValueError, match="`cv` gave a fold with a part of which no"):
+        selector.fit(X, y, sample_weight=weights)
+
+
+def test_torchs_generator_is_left_alone(one_epoch, digits):
+    before = torch.get_rng_state()
+    BlockSelector(one_epoch, max_blocks=5, tol=None).fit(*digits)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_scoring_and_score(one_epoch, digits):
+    X, y = digits
+    selector = BlockSelector(one_epoch, scoring="neg_log_loss", tol=None).fit(X, y)
+    assert (selector.results_.score < 0).all()
+    expected = get_scorer("neg_log_loss")(selector.estimator_, X, y)
+    assert selector.score(X, y) == pytest.approx(expected)
+    pd.testing.assert_frame_equal(
+        selector.predict_uncertainty(X), selector.estimator_.predict_uncertainty(X)
+    )
+
+
+def test_in_a_search_and_by_default(one_epoch, digits):
+    X, y = digits
+    selector = BlockSelector(one_epoch, max_blocks=5)
+    grid = {"order": ["sequential", "cyclic"], "estimator__n_branches": [1, 2]}
+    search = GridSearchCV(selector, grid, cv=2, error_score="raise").fit(X, y)
+    best = search.best_estimator_
+    assert best.order == search.best_params_["order"]
+    assert best.estimator_.n_branches == search.best_params_["estimator__n_branches"]
+    tags = BlockSelector().__sklearn_tags__()
+    assert tags.input_tags.three_d_array
+    assert BlockSelector()._make_estimator().get_params()["n_branches"] == 1
+
+
+def test_images_of_other_forms(one_epoch, digits, digit_paths, picture_dataset):
+    X, y = digits
+    selector = BlockSelector(one_epoch, max_blocks=4)
+    paths, labels = digit_paths
+    assert selector.fit(paths, labels).predict(paths).shape == (40,)
+    dataset = picture_dataset(X, y)
+    assert selector.fit(dataset).predict(X[:5]).shape == (5,)
+    names = np.array(["zero", "one", "two", "three"])[y]
+    rows = X.reshape(len(X), -1) / 255
+    selector.fit(rows, names, sample_weight=np.ones(len(y)))
+    assert selector.n_features_in_ == 64
+    assert set(selector.classes_) == set(names)
+
+
+def test_what_it_leaves_is_saved(one_epoch, digits, tmp_path):
+    selector = BlockSelector(one_epoch, max_blocks=4).fit(*digits)
+    save(selector.estimator_, tmp_path / "model")
+    with pytest.raises(TypeError, match="of a pruner or a BlockSelector estimator_"):
+        save(selector, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "words"),
+    [
+        ({"order": "random"}, ValueError, "`order` must be one of 'sequential', 'cyclic'"),
+        ({"criterion": "best"}, ValueError, "`criterion` must be one of 'score', 'pareto'"),
+        ({"tol": -0.1}, ValueError, r"`tol` must be a number.*None switches the stop off"),
+        ({"epochs_per_step": 0}, ValueError, "`epochs_per_step` must be an int of at least 1"),
+        ({"max_blocks": 3}, ValueError, "`max_blocks` must be an int of at least 4"),
+        ({"max_parameters": 10}, ValueError, r"\(1, 1, 1, 1\) is beyond .'max_parameters': 10."),
+        ({"validation_fraction": 1.0}, ValueError, "`validation_fraction` must be"),
+        ({"scoring": "nonsense"}, ValueError, "nonsense"),
+        ({"scoring": Scores({(1, 1, 1, 1): np.nan})}, ValueError, "`scoring` gave nan"),
+        ({"estimator": LogisticRegression()}, TypeError, "must be an RRRNetClassifier; got Log"),
+        ({"estimator": LastLayerClassifier()}, TypeError, "must be an RRRNetClassifier"),
+        ({"estimator": RRRNetClassifier}, TypeError, "must be an RRRNetClassifier; got <class"),
+        ({"checkpoint_dir": 3}, TypeError, "`checkpoint_dir` must be a folder or None; got 3"),
+        ({"checkpoint_dir": __file__}, ValueError, "is a file; name a folder"),
+        ({"scoring": ["accuracy"]}, TypeError, "`scoring` must be one scorer, its name or None"),
+        ({"cv": iter(())}, ValueError, "`cv` gave no split"),
+        ({"verbose": -1}, ValueError, "`verbose` must be an int"),
+        ({"control": 1}, TypeError, "`control` must be True or False"),
+    ],
+)
+def test_wrong_parameters(one_epoch, digits, parameters, error, words):
+    with pytest.raises(error, match=words):
+        BlockSelector(**{"estimator": one_epoch} | parameters).fit(*digits)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n_branches", 0), ("n_branches", "8"), ("split_at", "conv9"), ("image_size", -5)],
+)
+def test_wrong_parameters_of_the_estimator(one_epoch, digits, name, value):
+    with pytest.raises((ValueError, TypeError), match=f"`{name}` must be"):
+        BlockSelector(one_epoch.set_params(**{name: value})).fit(*digits)
+
+
+def test_wrong_data(one_epoch, digits):
+    X, y = digits
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        BlockSelector(one_epoch).fit(X)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        BlockSelector(one_epoch).fit(X, y[:-1])
+    with pytest.raises(NotFittedError):
+        BlockSelector(one_epoch).predict(X)
