@@ -55,7 +55,7 @@ def measure(key, folder, models, seed, n_threads):
     file = models / "{backbone}_{data}_{image_size}_{epochs}_{fold}.joblib".format(**key)
     begin = time.perf_counter()
     if key["way"] == "fine-tuned":
-        size, epochs = key["image_size"] or None, key["epochs"] or "auto"
+        size, epochs = key["image_size"] or None, key["epochs"] or None
         clf = FineTuningClassifier(
             key["backbone"], image_size=size, max_epochs=epochs, random_state=seed
         )

@@ -55,7 +55,7 @@ def measure(X, y, ensemble, seed, epochs):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", default="auto", type=lambda s: s if s == "auto" else int(s))
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     X, y = load_digits(return_X_y=True)

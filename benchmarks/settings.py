@@ -3,7 +3,8 @@
     python -m benchmarks.settings --data DIR
 
 DIR as benchmarks.data describes; the test images are not read. Each candidate is a dict of
-parameters. A row that is in the results already, of the same bundled weights, is not run again.
+parameters, and of fields of `fine_tuning`. A row that is in the results already, of the same
+bundled weights, is not run again.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.data import find_sets, read_set
 from benchmarks.micro import RESULTS
-from sklearn_rrr import RRRNetClassifier
+from sklearn_rrr import FineTuning, RRRNetClassifier
 from sklearn_rrr.backbones.weights import BUNDLED
 
 PAPER = {
@@ -71,9 +72,15 @@ CANDIDATES = {
     "default, 4 branches": DEFAULT | {"n_branches": 4},
     "default, branches only": DEFAULT | {"trainable": "branches"},
     "default, paper augmentation": DEFAULT | {"augmentation": "paper"},
-    "default, no augmentation": DEFAULT | {"augmentation": None},
+    "default, no augmentation": DEFAULT | {"augmentation": "none"},
 }
 BUNDLED_HASH = BUNDLED["synth50"][1][:8]
+
+
+def nest(parameters):
+    """Return parameters of an estimator, with the names that reach the fields of fine_tuning."""
+    known = FineTuning().get_params()
+    return {f"fine_tuning__{k}" if k in known else k: v for k, v in parameters.items()}
 
 
 def measure(name, folder, n_folds, seed):
@@ -85,7 +92,7 @@ def measure(name, folder, n_folds, seed):
     if "steps" in parameters:
         parameters["max_epochs"] = round(parameters.pop("steps") * 32 / (len(paths) / 2))
     for (train, test), _ in zip(folds, range(n_folds), strict=False):
-        clf = RRRNetClassifier(random_state=seed, **parameters)
+        clf = RRRNetClassifier(random_state=seed).set_params(**nest(parameters))
         clf.fit([paths[i] for i in train], labels[train])
         hits += (clf.predict([paths[i] for i in test]) == labels[test]).mean()
     seconds = (time.perf_counter() - start) / n_folds

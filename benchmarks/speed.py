@@ -24,6 +24,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.published import PublishedProcedure
+from benchmarks.settings import nest
 from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx, load_backbone
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.training.loop import make_net
@@ -206,7 +207,7 @@ def fit(rounds, n_images=256, epochs=6):
 
         def whole(X, **parameters):
             def run():
-                clf = RRRNetClassifier("resnet152", **settings | parameters)
+                clf = RRRNetClassifier("resnet152").set_params(**nest(settings | parameters))
                 start = time.perf_counter()
                 clf.fit(X, labels)
                 return (time.perf_counter() - start) * BATCH / n_images / epochs
@@ -215,9 +216,9 @@ def fit(rounds, n_images=256, epochs=6):
 
         contenders = {
             "bare step": make_ours(BRANCHES, "bf16")[0],
-            "fit, uint8 arrays, features kept": whole(images, augmentation=None),
+            "fit, uint8 arrays, features kept": whole(images, augmentation="none"),
             "fit, uint8 arrays, no augmentation": whole(
-                images, augmentation=None, cache_features=False
+                images, augmentation="none", cache_features=False
             ),
             "fit, uint8 arrays": whole(images),
             "fit, JPEG files": whole(paths),
@@ -241,7 +242,8 @@ def inference(rounds):
             "ResNet152": {"blocks": None, "n_branches": 1},
             "RRR-Net": {"n_branches": BRANCHES},
         }.items():
-            clf = RRRNetClassifier("resnet152", **settings | form).fit(images, labels)
+            clf = RRRNetClassifier("resnet152").set_params(**nest(settings | form))
+            clf.fit(images, labels)
             counts = count_products(clf.module_, batch()[0])
             macs[name] = (counts["stump"] + counts["branches"]) / BATCH
             path = Path(folder) / f"{name}.onnx"
@@ -292,7 +294,7 @@ def bundled(rounds):
 
     def fit_time(**parameters):
         def run():
-            clf = RRRNetClassifier(random_state=0, **parameters)
+            clf = RRRNetClassifier(random_state=0).set_params(**nest(parameters))
             start = time.perf_counter()
             clf.fit(images, labels)
             return time.perf_counter() - start
@@ -301,7 +303,7 @@ def bundled(rounds):
 
     contenders = {
         "fit, 96 pixels (default)": fit_time(),
-        "fit, 96 pixels, no augmentation": fit_time(augmentation=None),
+        "fit, 96 pixels, no augmentation": fit_time(augmentation="none"),
         "fit, 64 pixels": fit_time(image_size=64),
     }
     seconds = interleave(contenders, min(rounds, 3))

@@ -46,30 +46,30 @@ def check_bool(name, value):
 
 
 def resolve_device(device):
-    """Return a torch.device; "auto" takes a GPU if there is one.
+    """Return a torch.device; None takes a GPU if there is one.
 
     Raises
     ------
     ValueError
         If the device is unknown or not there.
     """
-    if device == "auto":
+    if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError):
         resolved = None
     if resolved is None or resolved.type not in ("cpu", "cuda", "mps"):
-        rule = '"auto", "cpu", "cuda", "mps" or a torch.device of those'
+        rule = 'None, "cpu", "cuda", "mps" or a torch.device of those'
         raise _error(ValueError, "device", rule, device, "")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"`device`={str(device)!r}, but this machine has {torch.cuda.device_count()} CUDA "
-            'device(s) that torch can use. Use "auto" or "cpu".'
+            'device(s) that torch can use. Use None or "cpu".'
         )
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(
-            '`device`="mps", but this machine has none that torch can use. Use "auto" or "cpu".'
+            '`device`="mps", but this machine has none that torch can use. Use None or "cpu".'
         )
     return resolved
 

@@ -1,6 +1,7 @@
 """What the tests share: a tiny backbone, small settings, small real images."""
 
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from sklearn_rrr import RRRNetClassifier, register_backbone
+from sklearn_rrr import FineTuning, RRRNetClassifier, register_backbone
 from sklearn_rrr.backbones.backbone import Backbone
 from sklearn_rrr.backbones.registry import make_backbone
 
@@ -41,8 +42,11 @@ def tiny_wide():
 
 
 @pytest.fixture
-def small():
-    """Return a maker of estimators that fit in a fraction of a second."""
+def small(nest):
+    """Return a maker of estimators that fit in a fraction of a second.
+
+    It takes their parameters, and the fields of their `fine_tuning`.
+    """
 
     def make(**parameters):
         settings = {
@@ -51,13 +55,26 @@ def small():
             "n_branches": 2,
             "max_epochs": 2,
             "batch_size": 16,
-            "augmentation": None,
+            "augmentation": "none",
             "precision": "fp32",
             "random_state": 0,
         }
-        return RRRNetClassifier(**settings | parameters)
+        return RRRNetClassifier(**nest(settings | parameters))
 
     return make
+
+
+@pytest.fixture
+def nest():
+    """Return a function that moves the fields of `fine_tuning` among parameters into one."""
+    return _nest
+
+
+def _nest(parameters, kind=FineTuning):
+    names = [field.name for field in fields(kind)]
+    tuning = kind(**{name: parameters[name] for name in names if name in parameters})
+    others = {name: value for name, value in parameters.items() if name not in names}
+    return {"fine_tuning": tuning} | others
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from sklearn_rrr import (
     BlockSelector,
     ChannelPruner,
     ElementPruner,
+    FineTuning,
     FineTuningClassifier,
     LastLayerClassifier,
     NetTailorClassifier,
@@ -32,20 +33,29 @@ from sklearn_rrr import (
 
 REASON = "Mini-batches: a repeated image and one of weight 2 are not seen in the same batches."
 EXPECTED = {"check_sample_weight_equivalence_on_dense_data": REASON}
-SMALL = {"weights": None, "n_branches": 2, "image_size": 16, "augmentation": None}
+SMALL = {"weights": None, "n_branches": 2, "image_size": 16}
 VECTORS = "ignore:Rows of .* features are no square image"
 
 
 @pytest.mark.filterwarnings(VECTORS, "ignore:The validation split", "ignore:.*under another label")
 @parametrize_with_checks(
-    [RRRNetClassifier("tiny", **SMALL, max_epochs=30, learning_rate=0.01, precision="fp32")],
+    [
+        RRRNetClassifier(
+            "tiny",
+            **SMALL,
+            max_epochs=30,
+            fine_tuning=FineTuning(learning_rate=0.01, augmentation="none"),
+            precision="fp32",
+        )
+    ],
     expected_failed_checks=lambda estimator: EXPECTED,
 )
 def test_common_checks(estimator, check):
     check(estimator)
 
 
-TINY = {**SMALL, "max_epochs": 20, "learning_rate": 0.01, "precision": "fp32"}
+TINY = {**SMALL, "max_epochs": 20, "precision": "fp32"}
+TINY |= {"fine_tuning": FineTuning(learning_rate=0.01, augmentation="none")}
 del TINY["n_branches"]
 OTHERS = {
     "default": RRRNetClassifier(),
@@ -219,14 +229,15 @@ def data(request, digits, digit_paths):
 
 def quick():
     """A small estimator of the registry that worker processes know, too."""
-    return RRRNetClassifier(**SMALL, max_epochs=2, random_state=0)
+    tuning = FineTuning(augmentation="none")
+    return RRRNetClassifier(**SMALL, fine_tuning=tuning, max_epochs=2, random_state=0)
 
 
 def test_grid_search_in_two_processes(data):
     grid = {
         "blocks": [(1, 1, 1, 1), (2, 1, 1, 1)],
         "n_branches": [1, 2],
-        "split": ["paper", "aligned"],
+        "fine_tuning__split": ["paper", "aligned"],
     }
     search = GridSearchCV(quick(), grid, cv=2, n_jobs=2, error_score="raise").fit(*data)
     assert len(search.cv_results_["params"]) == 8

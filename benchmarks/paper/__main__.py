@@ -9,6 +9,7 @@ images are read to report, and nothing is chosen by them.
 
 import argparse
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,16 +19,17 @@ from benchmarks.costs import report_costs
 from benchmarks.data import find_sets, fingerprint, read_set
 from benchmarks.paper import figures, statistics
 from benchmarks.rows import run_jobs
-from sklearn_rrr import count_macs, load_backbone
-from sklearn_rrr.classifiers.baselines import PUBLISHED, paper_models
+from sklearn_rrr import FineTuning, count_macs, load_backbone, paper_models
+from sklearn_rrr.classifiers.baselines import PUBLISHED
 from sklearn_rrr.networks.rrr_net import RRRNet
 
 RESULTS = Path(__file__).parent.parent / "results" / "paper"
+SHARED = replace(FineTuning.published(), sampling="shared")
 SETTINGS = {
     "default": {},
     "published": PUBLISHED,
     # As published, but with the same batches for all branches, at the backbone's image size.
-    "shared": PUBLISHED | {"sampling": "shared", "image_size": None},
+    "shared": PUBLISHED | {"fine_tuning": SHARED, "image_size": None},
 }
 # A fit is known by these.
 KEY = ["backbone", "settings", "epochs", "image_size", "model", "set", "data", "seed"]

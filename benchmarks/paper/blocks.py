@@ -15,7 +15,7 @@ import pandas as pd
 from benchmarks.data import read_set
 from benchmarks.paper.__main__ import RESULTS
 from benchmarks.paper.statistics import half_width
-from sklearn_rrr import BlockSelector, RRRNetClassifier
+from sklearn_rrr import BlockSelector, FineTuning, RRRNetClassifier
 
 matplotlib.use("agg")
 from matplotlib import pyplot
@@ -27,7 +27,7 @@ def search(options, seed):
     clf = RRRNetClassifier(
         options.backbone,
         n_branches=1,
-        trainable="all",
+        fine_tuning=FineTuning(trainable="all"),
         image_size=options.image_size or None,
         random_state=seed,
     )

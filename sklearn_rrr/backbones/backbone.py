@@ -40,7 +40,7 @@ class Backbone(nn.Module):
     n_classes : int, default=1000
         Outputs of the pre-trained head.
     fine_tuning : FineTuning or None, default=None
-        What "auto" means to an estimator with this backbone; None is the paper's settings.
+        The settings recommended with this backbone; None recommends the paper's.
 
     Attributes
     ----------

@@ -5,8 +5,9 @@
 
 import copy
 import warnings
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral
+from os import PathLike
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real, resolve_device
+from sklearn_rrr._validation import check_choice, check_int, check_real, resolve_device
 from sklearn_rrr._version import __version__
-from sklearn_rrr.backbones.fine_tuning import AUGMENTATIONS, HEAD_INITS
+from sklearn_rrr.backbones.fine_tuning import DEFAULTS, NONE, FineTuning
 from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy
 from sklearn_rrr.classifiers.prediction import PredictingMixin
@@ -33,9 +34,7 @@ from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.training.devices import seeded, use_bf16
 from sklearn_rrr.training.labelled_images import LabelledImages
 from sklearn_rrr.training.loop import make_net, train
-from sklearn_rrr.training.settings import PRECISIONS, SCHEDULES, Settings
-
-_AUTO = 'Or use "auto".'
+from sklearn_rrr.training.settings import PRECISIONS, Settings
 
 
 def _trains_on(estimator):
@@ -52,64 +51,60 @@ def _trains_on(estimator):
     return True
 
 
+@dataclass(eq=False, repr=False)
 class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
     """Classifier of images; a child says which network is trained.
 
-    A child implements ``_load_backbone()`` and ``_make_module(backbone)``, extends
-    ``_check_parameters()``, and says what else "auto" is settled for: ``trainable``, ``split``,
-    ``stump_lr_factor``, ``norm_warmup_epochs``, ``sampling``.
+    A child implements ``_load_backbone()`` and ``_make_module(backbone)``, and extends
+    ``_check_parameters()`` and ``_settle_tuning()`` by what it adds or fixes.
     """
 
-    def __init__(
-        self,
-        backbone="synth50",
-        *,
-        weights="pretrained",
-        max_epochs="auto",
-        batch_size=32,
-        learning_rate="auto",
-        weight_decay=0.01,
-        lr_schedule="auto",
-        ema_epochs=0.2,
-        head_init="auto",
-        augmentation="auto",
-        cache_features=True,
-        class_weight=None,
-        validation_fraction=None,
-        early_stopping=False,
-        patience=10,
-        image_shape=None,
-        image_size=None,
-        on_bad_file="raise",
-        max_image_pixels=MAX_IMAGE_PIXELS,
-        device="auto",
-        precision="auto",
-        random_state=None,
-        verbose=0,
-    ):
-        self.backbone = backbone
-        self.weights = weights
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.lr_schedule = lr_schedule
-        self.ema_epochs = ema_epochs
-        self.head_init = head_init
-        self.augmentation = augmentation
-        self.cache_features = cache_features
-        self.class_weight = class_weight
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.patience = patience
-        self.image_shape = image_shape
-        self.image_size = image_size
-        self.on_bad_file = on_bad_file
-        self.max_image_pixels = max_image_pixels
-        self.device = device
-        self.precision = precision
-        self.random_state = random_state
-        self.verbose = verbose
+    _tuning_type = FineTuning
+
+    backbone: str = "synth50"
+    _: KW_ONLY
+    weights: str | PathLike | dict | None = "pretrained"
+    fine_tuning: FineTuning | str | None = None
+    max_epochs: int | None = None
+    batch_size: int = 32
+    class_weight: dict | str | None = None
+    validation_fraction: float | None = None
+    image_shape: tuple | None = None
+    image_size: int | None = None
+    on_bad_file: str = "raise"
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    device: str | torch.device | None = None
+    precision: str | None = None
+    random_state: int | np.random.RandomState | None = None
+    verbose: int = 0
+
+    def set_params(self, **params):
+        """Set parameters; ``fine_tuning__<field>`` sets a field of `fine_tuning`.
+
+        Where `fine_tuning` is None or "published", an object of those settings takes its place.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters of this estimator and, as ``<parameter>__<field>``, of the objects in it.
+
+        Returns
+        -------
+        self : object
+            This estimator.
+        """
+        nested = any(name.startswith("fine_tuning__") for name in params)
+        if nested and "fine_tuning" not in params and isinstance(self.fine_tuning, str | None):
+            self.fine_tuning = self._given_tuning()
+        return super().set_params(**params)
+
+    def _load_backbone(self):
+        """Return the backbone; settle what the network is made of, and what of it learns."""
+        raise NotImplementedError
+
+    def _make_module(self, backbone):
+        """Return the network that is to be trained, with its frozen parts."""
+        raise NotImplementedError
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -118,30 +113,12 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
 
     def _check_parameters(self):
         """Check the parameters that every image classifier has; children add theirs."""
-        if self.max_epochs != "auto":
-            check_int("max_epochs", self.max_epochs, 1, hint=_AUTO)
+        self._given_tuning().check()
+        if self.max_epochs is not None:
+            check_int("max_epochs", self.max_epochs, 1, hint=NONE)
         check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images.")
-        if self.learning_rate != "auto":
-            check_real("learning_rate", self.learning_rate, 0, hint=_AUTO, open_low=True)
-        check_real("weight_decay", self.weight_decay, 0)
-        check_choice("head_init", self.head_init, ("auto", *HEAD_INITS))
-        check_choice("lr_schedule", self.lr_schedule, ("auto", *SCHEDULES))
-        if isinstance(self.ema_epochs, Integral):
-            check_int("ema_epochs", self.ema_epochs, 0)
-        else:
-            check_real("ema_epochs", self.ema_epochs, 0, 1, "Or use an int, a number of epochs.")
-        if not callable(self.augmentation):
-            hint = "Or use a callable from one image (3, S, S) to another."
-            check_choice("augmentation", self.augmentation, ("auto", *AUGMENTATIONS), hint)
         if self.validation_fraction is not None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
-        check_int("patience", self.patience, 1)
-        check_bool("cache_features", self.cache_features)
-        if check_bool("early_stopping", self.early_stopping) and self.validation_fraction is None:
-            raise ValueError(
-                "`early_stopping`=True needs validation data; got `validation_fraction`=None. "
-                "Use for example validation_fraction=0.1."
-            )
         if self.image_size is not None:
             check_int("image_size", self.image_size, 8, 4096)
         check_choice("on_bad_file", self.on_bad_file, ("raise", "skip"))
@@ -311,8 +288,27 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
                 stacklevel=5,
             )
         recommended = backbone.fine_tuning
-        self.fine_tuning_ = recommended if pretrained else recommended.from_scratch()
+        self._recommended = recommended if pretrained else recommended.from_scratch()
+        self.fine_tuning_ = self._settle_tuning()
         return backbone, pretrained
+
+    def _given_tuning(self):
+        """Return the FineTuning that the user asked for, of this class's type."""
+        given = self.fine_tuning
+        if given is None:
+            return self._tuning_type()
+        if isinstance(given, FineTuning):
+            return given
+        hint = "Or use a FineTuning."
+        check_choice("fine_tuning", given, (None, "published"), hint)
+        return self._tuning_type.published()
+
+    def _settle_tuning(self):
+        """Return the settings of the training: the user's, else the backbone's, else the paper's.
+
+        Its `norm_warmup_epochs`, which depends on the number of images, may still be None.
+        """
+        return self._given_tuning().fill(self._recommended, DEFAULTS)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "module_")
@@ -396,67 +392,74 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
             )
         return images.weigh(factors)
 
-    def _settle(self, name):
-        """Return a parameter; "auto" is what the backbone recommends."""
-        value = getattr(self, name)
-        return getattr(self.fine_tuning_, name) if value == "auto" else value
-
     def _settings(self, n_images, seed):
-        """Settle every "auto" for this many training images."""
-        device = resolve_device(self.device)
-        max_epochs = self._resolve_epochs(n_images)
+        """Settle what is left to the backbone, for this many training images."""
+        tuning = self._settle_tuning()
+        tuning.norm_warmup_epochs = self._resolve_warmup(tuning, n_images)
+        self.fine_tuning_ = tuning
+        device, max_epochs = resolve_device(self.device), self._resolve_epochs(n_images)
         return Settings(
             max_epochs=max_epochs,
             batch_size=self.batch_size,
-            learning_rate=self._settle("learning_rate"),
-            stump_lr_factor=self._settle("stump_lr_factor"),
-            weight_decay=self.weight_decay,
-            lr_schedule=self._settle("lr_schedule"),
+            optimizer=tuning.optimizer,
+            learning_rate=tuning.learning_rate,
+            stump_lr_factor=tuning.stump_lr_factor,
+            weight_decay=tuning.weight_decay,
+            lr_schedule=tuning.lr_schedule,
             ema_epochs=self._average_over(max_epochs),
-            norm_warmup_epochs=self._resolve_warmup(n_images),
-            head_init=self._settle("head_init"),
-            augmentation=self._resolve_augmentation(),
-            cache_features=self.cache_features,
-            sampling=self.sampling,
-            patience=self.patience if self.early_stopping else None,
+            norm_warmup_epochs=tuning.norm_warmup_epochs,
+            head_init=tuning.head_init,
+            augmentation=self._resolve_augmentation(tuning),
+            cache_features=tuning.cache_features,
+            sampling=tuning.sampling,
+            patience=tuning.patience if self._stops_early() else None,
             bf16=use_bf16(self.precision, device),
             device=str(device),
             seed=seed,
             verbose=int(self.verbose),
         )
 
+    def _stops_early(self):
+        """Tell whether the validation loss may end the training; a child may have a parameter."""
+        return False
+
     def _average_over(self, max_epochs):
         """Return over how many of the last epochs weights are averaged."""
-        ema = self.ema_epochs
+        ema = self.fine_tuning_.ema_epochs
         return min(ema if isinstance(ema, Integral) else round(ema * max_epochs), max_epochs)
 
     def _resolve_epochs(self, n_images):
-        """Spend the backbone's number of steps, in 10 to 300 epochs."""
-        if self.max_epochs != "auto":
+        """Spend the number of steps that suits the backbone, in 10 to 300 epochs."""
+        if self.max_epochs is not None:
             return self.max_epochs
         epochs = np.ceil(self.fine_tuning_.steps * self.batch_size / n_images)
         return int(np.clip(epochs, 10, 300))
 
-    def _resolve_warmup(self, n_images):
+    def _resolve_warmup(self, tuning, n_images):
         """The paper's 10 epochs of 400 images; fewer epochs, at least one, for more."""
         if self.trainable_ == "all":
             return 0
-        if self.norm_warmup_epochs != "auto":
-            return self.norm_warmup_epochs
-        return min(10, int(np.ceil(4000 / n_images))) if self._adapts_norms else 0
+        if tuning.norm_warmup_epochs is not None:
+            return tuning.norm_warmup_epochs
+        return min(10, int(np.ceil(4000 / n_images))) if self._adapts_norms() else 0
 
-    def _resolve_augmentation(self):
-        if callable(self.augmentation):
-            return PerImage(self.augmentation)
+    def _adapts_norms(self):
+        """Tell whether frozen norms are adapted to the images; a child may keep the backbone's."""
+        return True
+
+    def _resolve_augmentation(self, tuning):
+        """Return what augments a batch, or None; pictures too small are left as they are."""
+        if callable(tuning.augmentation):
+            return PerImage(tuning.augmentation)
         shape = self.image_shape_in_
         small = shape is not None and min(shape[:2]) < SMALLEST_PICTURE
-        if self.augmentation == "auto" and small:
-            return None
+        if small and self._given_tuning().augmentation is None:
+            tuning.augmentation = "none"
         return {
             "paper": PaperAugmentation(),
             "geometric": PaperAugmentation(transformations=GEOMETRIC),
-            None: None,
-        }[self._settle("augmentation")]
+            "none": None,
+        }[tuning.augmentation]
 
     def _finish(self, module, settings):
         self.module_, self._settings_used = module.eval(), settings

@@ -5,25 +5,19 @@
 gives all five.
 """
 
+from dataclasses import dataclass, replace
+
+from sklearn.base import clone
+
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
 
 # Section 4.2 and appendix C, whatever the backbone.
-PUBLISHED = {
-    "trainable": "branches",
-    "split": "paper",
-    "sampling": "independent",
-    "head_init": "random",
-    "augmentation": "paper",
-    "lr_schedule": "constant",
-    "learning_rate": 1e-3,
-    "weight_decay": 0.01,
-    "batch_size": 32,
-    "max_epochs": 300,
-    "ema_epochs": 60,
-    "image_size": 128,
-}
+PUBLISHED = {"fine_tuning": "published", "batch_size": 32, "max_epochs": 300, "image_size": 128}
+# What means nothing to a network that is one branch with the backbone's kernels and norms.
+UNSPLIT = {"split": "paper", "sampling": "shared", "dropout": 0.0}
 
 
+@dataclass(eq=False, repr=False)
 class LastLayerClassifier(BranchClassifier):
     """Train a new last layer on a frozen pre-trained network: the paper's model [A].
 
@@ -31,11 +25,10 @@ class LastLayerClassifier(BranchClassifier):
     ----------
     backbone, weights : optional
         The pre-trained network.
-    max_epochs, batch_size, learning_rate, weight_decay, lr_schedule, ema_epochs : optional
-        Training; types and defaults, here and below, as in :class:`RRRNetClassifier`.
-    head_init, augmentation, cache_features, class_weight : optional
-        Training.
-    validation_fraction, early_stopping, patience : optional
+    fine_tuning, max_epochs, batch_size, class_weight : optional
+        Training; types and defaults, here and below, as in :class:`RRRNetClassifier`. What learns
+        is fixed here, and there are no branches to split.
+    validation_fraction, early_stopping : optional
         Validation while it is trained.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
@@ -55,17 +48,31 @@ class LastLayerClassifier(BranchClassifier):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import LastLayerClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> clf = LastLayerClassifier(augmentation=None, max_epochs=5, image_size=32, random_state=0)
+    >>> clf = LastLayerClassifier(max_epochs=5, image_size=32, random_state=0)
     >>> clf.fit(X[:64] / 16, y[:64]).predict(X[64:66] / 16).shape
     (2,)
     """
 
-    blocks, n_branches, trainable = None, 1, "head"
-    split_at, split, width_offset = "conv4_x", "paper", 0
-    dropout, ensemble, sampling = 0.0, "naive", "shared"
-    stump_lr_factor, norm_warmup_epochs = "auto", "auto"
+    _trains = "head"
+
+    def _network_form(self):
+        return {"blocks": None, "n_branches": 1, "split_at": "conv4_x", "width_offset": 0}
+
+    def _settle_tuning(self):
+        tuning = super()._settle_tuning()
+        return replace(tuning, trainable=self._trains, **UNSPLIT)
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        asked = self._given_tuning().trainable
+        if asked not in (None, self._trains) and self.fine_tuning != "published":
+            raise ValueError(
+                f"{type(self).__name__} trains {self._trains!r}; got a `fine_tuning` with "
+                f"`trainable`={asked!r}. Leave that None, or use RRRNetClassifier."
+            )
 
 
+@dataclass(eq=False, repr=False)
 class FineTuningClassifier(LastLayerClassifier):
     """Train a whole pre-trained network with a new last layer: the paper's model [B].
 
@@ -73,11 +80,10 @@ class FineTuningClassifier(LastLayerClassifier):
     ----------
     backbone, weights : optional
         The pre-trained network.
-    max_epochs, batch_size, learning_rate, weight_decay, lr_schedule, ema_epochs : optional
-        Training; types and defaults, here and below, as in :class:`RRRNetClassifier`.
-    head_init, augmentation, cache_features, class_weight : optional
-        Training.
-    validation_fraction, early_stopping, patience : optional
+    fine_tuning, max_epochs, batch_size, class_weight : optional
+        Training; types and defaults, here and below, as in :class:`RRRNetClassifier`. What learns
+        is fixed here, and there are no branches to split.
+    validation_fraction, early_stopping : optional
         Validation while it is trained.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
@@ -98,7 +104,7 @@ class FineTuningClassifier(LastLayerClassifier):
     (3, 4, 6, 3)
     """
 
-    trainable = "all"
+    _trains = "all"
 
 
 def paper_models(**parameters):
@@ -107,8 +113,9 @@ def paper_models(**parameters):
     Parameters
     ----------
     **parameters : dict
-        Of :class:`RRRNetClassifier`, but those that make the models, n_branches and dropout;
-        given to each model that has them. As published: ``PUBLISHED`` of this module, with
+        Of :class:`RRRNetClassifier`, but `n_branches`; given to each model that has them. What
+        makes the models, `n_branches` and the `dropout` and, for [A] and [B], `trainable` of
+        `fine_tuning`, is set here. As published: ``PUBLISHED`` of this module, with
         ``backbone="resnet152"``.
 
     Returns
@@ -126,24 +133,23 @@ def paper_models(**parameters):
     --------
     >>> from sklearn_rrr import paper_models
     >>> models = paper_models(backbone="resnet152", max_epochs=30)
-    >>> models["D"].dropout, models["E"].n_branches
+    >>> models["D"].fine_tuning.dropout, models["E"].n_branches
     (0.05, 8)
     """
-    if unknown := parameters.keys() - RRRNetClassifier().get_params().keys():
+    if unknown := parameters.keys() - RRRNetClassifier().get_params(deep=False).keys():
         raise TypeError(f"RRRNetClassifier has no parameter `{min(unknown)}`.")
-    if fixed := parameters.keys() & {"n_branches", "dropout"}:
-        raise TypeError(f"`{min(fixed)}` tells the models apart; set it on the one you mean.")
-    own = {
-        "A": {},
-        "B": {},
-        "C": {"n_branches": 1},
-        "D": {"n_branches": 1, "dropout": 0.05},
-        "E": {"n_branches": 8},
+    tuning = RRRNetClassifier(fine_tuning=parameters.pop("fine_tuning", None))._given_tuning()
+    if "n_branches" in parameters or tuning.dropout:
+        name = "n_branches" if "n_branches" in parameters else "dropout"
+        raise TypeError(f"`{name}` tells the models apart; set it on the one you mean.")
+    models = {
+        "A": LastLayerClassifier(fine_tuning=replace(tuning, trainable=None)),
+        "B": FineTuningClassifier(fine_tuning=replace(tuning, trainable=None)),
+        "C": RRRNetClassifier(n_branches=1, fine_tuning=clone(tuning)),
+        "D": RRRNetClassifier(n_branches=1, fine_tuning=replace(tuning, dropout=0.05)),
+        "E": RRRNetClassifier(n_branches=8, fine_tuning=clone(tuning)),
     }
-    kinds = {"A": LastLayerClassifier, "B": FineTuningClassifier}
-    models = {name: kinds.get(name, RRRNetClassifier)() for name in own}
-    for name, model in models.items():
-        known = model.get_params()
-        given = {key: value for key, value in parameters.items() if key in known}
-        model.set_params(**given | own[name])
+    for model in models.values():
+        known = model.get_params(deep=False)
+        model.set_params(**{key: value for key, value in parameters.items() if key in known})
     return models

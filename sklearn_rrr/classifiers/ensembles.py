@@ -153,8 +153,8 @@ class SnapshotEnsemble(_CyclicEnsemble):
 
     Parameters
     ----------
-    n_cycles : int or "auto", default="auto"
-        At least `n_branches`, which "auto" takes, and at most the number of training steps; of
+    n_cycles : int or None, default=None
+        At least `n_branches`, which None takes, and at most the number of training steps; of
         more cycles than branches the last ones count.
 
     References
@@ -167,15 +167,15 @@ class SnapshotEnsemble(_CyclicEnsemble):
     >>> clf = RRRNetClassifier(n_branches=4, ensemble=SnapshotEnsemble(n_cycles=6))
     """
 
-    def __init__(self, n_cycles="auto"):
+    def __init__(self, n_cycles=None):
         self.n_cycles = n_cycles
 
     def check(self):
-        if self.n_cycles != "auto":
-            check_int("n_cycles", self.n_cycles, 1, hint='Or use "auto".')
+        if self.n_cycles is not None:
+            check_int("n_cycles", self.n_cycles, 1, hint="None takes as many as branches.")
 
     def _plan(self, total, n_branches, settings):
-        n_cycles = n_branches if self.n_cycles == "auto" else self.n_cycles
+        n_cycles = n_branches if self.n_cycles is None else self.n_cycles
         if n_cycles < n_branches:
             raise ValueError(
                 f"`n_cycles`={n_cycles} cannot fill `n_branches`={n_branches}; use as many or more."

@@ -26,6 +26,7 @@ from sklearn_rrr.classifiers.ensembles import ENSEMBLES
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
 from sklearn_rrr.deployment.onnx_classifier import decode_array
 from sklearn_rrr.images.sources import ImageFormat
+from sklearn_rrr.nettailor.fine_tuning import TailoringFineTuning
 from sklearn_rrr.nettailor.nettailor_classifier import NetTailorClassifier
 from sklearn_rrr.nettailor.tailored_net import TailoredNet
 from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
@@ -40,8 +41,9 @@ ESTIMATORS = {
     cls.__name__: cls
     for cls in (RRRNetClassifier, LastLayerClassifier, FineTuningClassifier, NetTailorClassifier)
 }
-RECORDS = {cls.__name__: cls for cls in (FineTuning, ImageFormat, Settings, *ENSEMBLES.values())}
-FITTED = {"classes_", "image_size_", "trainable_", "fine_tuning_", "_image_format"}
+RECORDS = (FineTuning, TailoringFineTuning, ImageFormat, Settings, *ENSEMBLES.values())
+RECORDS = {cls.__name__: cls for cls in RECORDS}
+FITTED = {"classes_", "image_size_", "trainable_", "fine_tuning_", "_recommended", "_image_format"}
 DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -114,7 +116,9 @@ def describe(estimator, without=("teacher",)):
     state |= {name: None for name in without if name in state}
     module = state.pop("module_")
     # Settings of the last training; what trains on settles its own augmentation.
-    state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
+    for settings in ("_settings_used", "fine_tuning_"):
+        if callable(state[settings].augmentation):
+            state[settings] = replace(state[settings], augmentation=None)
     state["skipped_"] = [
         item if isinstance(item, (int, str, os.PathLike)) else None for item in state["skipped_"]
     ]
@@ -271,9 +275,10 @@ def rebuild(content, tensors, source, complete=None):
     """
     cls, network = ESTIMATORS[content["estimator"]], content["network"]
     state = {name: decode(value) for name, value in content["state"].items()}
-    if missing := (FITTED | set(cls().get_params())) - state.keys():
+    known = cls().get_params(deep=False)
+    if missing := (FITTED | set(known)) - state.keys():
         raise ValueError(f"{min(missing)!r} is missing")
-    if unknown := [name for name in state if hasattr(cls, name)]:
+    if unknown := [name for name in state if hasattr(cls, name) and name not in known]:
         raise ValueError(f"{unknown[0]!r} is no attribute of a fitted classifier")
     arguments = decode(network["arguments"])
     with seeded(0, torch.device("cpu")):  # initial weights are drawn, and are of no use

@@ -7,56 +7,50 @@ the number of removed blocks. The network: :mod:`~sklearn_rrr.nettailor.tailored
 
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from numbers import Integral
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real, resolve_device
+from sklearn_rrr.backbones.fine_tuning import DEFAULTS, FineTuning
 from sklearn_rrr.classifiers.base import BaseImageClassifier
 from sklearn_rrr.classifiers.baselines import FineTuningClassifier
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier
-from sklearn_rrr.images.decoding import MAX_IMAGE_PIXELS
+from sklearn_rrr.nettailor.fine_tuning import TAILORING, TailoringFineTuning
 from sklearn_rrr.nettailor.paths import BLOCK, prune, source
-from sklearn_rrr.nettailor.penalty import COMPLEXITIES, TailoringPenalty, path_costs
+from sklearn_rrr.nettailor.penalty import COSTS, TailoringPenalty, path_costs
 from sklearn_rrr.nettailor.tailored_net import TailoredNet
 from sklearn_rrr.networks.costs import count_macs, count_parameters
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.training.devices import prediction_batch
 from sklearn_rrr.training.loop import train
-from sklearn_rrr.training.settings import OPTIMIZERS
 
 # Section 4.1 and the authors' settings, whatever the backbone. The teacher is fine-tuned by SGD
 # at 0.01 there; here by AdamW, unless one is given.
 PUBLISHED = {
     "n_skips": 3,
-    "complexity": "macs",
+    "cost": "macs",
     "complexity_weight": 0.3,
     "teacher_weight": 10.0,
-    "threshold": 0.05,
+    "attention_threshold": 0.05,
     "tolerance": 0.005,
     "progressive": False,
-    "optimizer": "sgd",
-    "learning_rate": 0.1,
-    "lr_schedule": "steps",
-    "attention_lr_factor": 1.0,
-    "weight_decay": 5e-4,
+    "fine_tuning": "published",
     "max_epochs": 50,
-    "retrain_epochs": 60,
-    "retrain_lr_factor": 0.1,
-    "ema_epochs": 0,
-    "head_init": "random",
+    "epochs_per_step": 60,
 }
 ATTENTION = "*.logits"  # the names of its parameters
 FORM = ("classes_", "image_size_", "image_shape_in_", "skipped_", "_image_format")
 FORM += ("n_features_in_", "feature_names_in_", "_split_seed")
 
 
+@dataclass(eq=False, repr=False)
 class NetTailorClassifier(BaseImageClassifier):
     """Tailor a pre-trained network to a task: drop the blocks that lean proxies can replace.
 
@@ -78,17 +72,17 @@ class NetTailorClassifier(BaseImageClassifier):
         the parameters given here, but its own learning rate and schedule.
     n_skips : int, default=3
         Proxies into each node, from as many nearest earlier nodes.
-    complexity : {"macs", "parameters"}, default="parameters"
+    cost : {"macs", "parameters"}, default="parameters"
         What a path costs: its multiply-adds, as published, or its parameters.
     complexity_weight : float, default=4.0
         γ1, the weight of the expected complexity in the loss.
     teacher_weight : float, default=10.0
         γ2, the weight of the distance from the teacher's activations.
-    threshold : float, default=0.05
+    attention_threshold : float, default=0.05
         Proxies of a smaller attention go, in [0, 1].
-    n_removed : "auto", int or list of int, default="auto"
+    n_removed : int, list of int or None, default=None
         Blocks to remove, those of the smallest attention; what nobody uses then goes, too. A list
-        is swept in increasing order. "auto": about every sixteenth part of the blocks more up to
+        is swept in increasing order. None: about every sixteenth part of the blocks more up to
         a quarter of them, then every eighth.
     tolerance : float, default=0.005
         The leanest student whose accuracy on the images held out is at most this much below the
@@ -98,23 +92,16 @@ class NetTailorClassifier(BaseImageClassifier):
         Whether each student of the sweep goes on from the one before it, which had more blocks.
         Else each starts from the student before pruning, and the sweep ends at the second in a
         row that is not within `tolerance`.
-    max_epochs : int or "auto", default="auto"
-        Epochs of the teacher and of the student, each.
-    retrain_epochs : int or "auto", default="auto"
-        Epochs of each pruned student; "auto" takes as many as before.
-    batch_size : int, default=32
-        Images per training step, at least 2.
-    optimizer : {"adamw", "sgd"}, default="adamw"
-        Of the student; "sgd" has momentum 0.9.
-    learning_rate : float or "auto", default=0.003
-        Of the student; "auto" takes the backbone's.
-    attention_lr_factor : float, default=50.0
-        Factor on the learning rate of the attention.
-    retrain_lr_factor : float, default=1.0
-        Factor on the learning rate of the pruned students.
-    weight_decay : float, default=0.01
-        Of the student and the teacher; the attention has none.
-    lr_schedule, ema_epochs, head_init, augmentation, class_weight : optional
+    epochs_per_step : int or None, default=None
+        Epochs of each pruned student; None takes as many as before.
+    fine_tuning : TailoringFineTuning, FineTuning, "published" or None, default=None
+        How the student learns, see :class:`TailoringFineTuning`; "published" is the paper's way.
+        A teacher that is trained here shares what is set, but not the rate, its schedule and the
+        optimiser.
+    max_epochs : int or None, default=None
+        Epochs of the teacher and of the student, each; None spends the steps that suit the
+        backbone.
+    batch_size, class_weight : optional
         Training.
     validation_fraction : float or None, default=0.2
         Fraction of the images that neither students nor a teacher fitted here learn from; they
@@ -149,8 +136,8 @@ class NetTailorClassifier(BaseImageClassifier):
         Parameters of the network.
     history_ : pandas.DataFrame
         The epochs of the last retraining of the network, as of :class:`RRRNetClassifier`.
-    fine_tuning_ : FineTuning
-        What the backbone recommends, and "auto" stands for.
+    fine_tuning_ : TailoringFineTuning
+        The settings of the training, with nothing left to the backbone.
     image_size_ : int
         Height and width that images are resized to.
     n_features_in_, feature_names_in_, image_shape_in_, skipped_, net_ : optional
@@ -187,95 +174,31 @@ class NetTailorClassifier(BaseImageClassifier):
     True
     """
 
-    # What the shared code asks for; it does not matter to networks of one branch.
-    sampling, norm_warmup_epochs, stump_lr_factor = "shared", 0, 1.0
+    _tuning_type = TailoringFineTuning
 
-    def __init__(
-        self,
-        backbone="synth50",
-        *,
-        weights="pretrained",
-        teacher=None,
-        n_skips=3,
-        complexity="parameters",
-        complexity_weight=4.0,
-        teacher_weight=10.0,
-        threshold=0.05,
-        n_removed="auto",
-        tolerance=0.005,
-        progressive=True,
-        max_epochs="auto",
-        retrain_epochs="auto",
-        batch_size=32,
-        optimizer="adamw",
-        learning_rate=0.003,
-        attention_lr_factor=50.0,
-        retrain_lr_factor=1.0,
-        weight_decay=0.01,
-        lr_schedule="auto",
-        ema_epochs=0.2,
-        head_init="auto",
-        augmentation="auto",
-        class_weight=None,
-        validation_fraction=0.2,
-        image_shape=None,
-        image_size=None,
-        on_bad_file="raise",
-        max_image_pixels=MAX_IMAGE_PIXELS,
-        device="auto",
-        precision="auto",
-        random_state=None,
-        verbose=0,
-    ):
-        super().__init__(
-            backbone,
-            weights=weights,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            lr_schedule=lr_schedule,
-            ema_epochs=ema_epochs,
-            head_init=head_init,
-            augmentation=augmentation,
-            class_weight=class_weight,
-            validation_fraction=validation_fraction,
-            image_shape=image_shape,
-            image_size=image_size,
-            on_bad_file=on_bad_file,
-            max_image_pixels=max_image_pixels,
-            device=device,
-            precision=precision,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.teacher = teacher
-        self.n_skips = n_skips
-        self.complexity = complexity
-        self.complexity_weight = complexity_weight
-        self.teacher_weight = teacher_weight
-        self.threshold = threshold
-        self.n_removed = n_removed
-        self.tolerance = tolerance
-        self.progressive = progressive
-        self.retrain_epochs = retrain_epochs
-        self.optimizer = optimizer
-        self.attention_lr_factor = attention_lr_factor
-        self.retrain_lr_factor = retrain_lr_factor
+    _: KW_ONLY
+    teacher: BaseEstimator | None = None
+    n_skips: int = 3
+    cost: str = "parameters"
+    complexity_weight: float = 4.0
+    teacher_weight: float = 10.0
+    attention_threshold: float = 0.05
+    n_removed: int | list | None = None
+    tolerance: float = 0.005
+    progressive: bool = True
+    epochs_per_step: int | None = None
+    validation_fraction: float | None = 0.2
 
     def _check_parameters(self):
         check_int("n_skips", self.n_skips, 1)
-        check_choice("complexity", self.complexity, COMPLEXITIES)
+        check_choice("cost", self.cost, COSTS)
         check_real("complexity_weight", self.complexity_weight, 0)
         check_real("teacher_weight", self.teacher_weight, 0)
-        check_real("threshold", self.threshold, 0, 1)
+        check_real("attention_threshold", self.attention_threshold, 0, 1)
         check_real("tolerance", self.tolerance, 0, 1)
         check_bool("progressive", self.progressive)
-        if self.retrain_epochs != "auto":
-            check_int("retrain_epochs", self.retrain_epochs, 1, hint='Or use "auto".')
-        check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
-        check_real("attention_lr_factor", self.attention_lr_factor, 0, open_low=True)
-        check_real("retrain_lr_factor", self.retrain_lr_factor, 0, open_low=True)
+        if self.epochs_per_step is not None:
+            check_int("epochs_per_step", self.epochs_per_step, 1)
         if self.validation_fraction is None and not isinstance(self.n_removed, Integral):
             raise ValueError(
                 "`validation_fraction`=None leaves no images to choose a student by; use for "
@@ -312,8 +235,7 @@ class NetTailorClassifier(BaseImageClassifier):
     def _resolve_sweep(self, n_blocks):
         """Return the numbers of blocks to remove, in increasing order."""
         asked = self.n_removed
-        if isinstance(asked, str):
-            check_choice("n_removed", asked, ("auto",), "Or use an int, or a list of them.")
+        if asked is None:
             # The first to go hold most of the parameters.
             fine, coarse = max(1, n_blocks // 16), max(1, n_blocks // 8)
             first = range(fine, n_blocks // 4 + 1, fine)
@@ -325,22 +247,23 @@ class NetTailorClassifier(BaseImageClassifier):
         numbers = asked if many else [asked]
         return sorted({check_int("n_removed", n, 0, n_blocks, hint) for n in numbers})
 
+    def _settle_tuning(self):
+        own = self._tuning_type()
+        return own.fill(self._given_tuning(), TAILORING, self._recommended, DEFAULTS)
+
     def _settings(self, n_images, seed):
-        return replace(
-            super()._settings(n_images, seed),
-            optimizer=self.optimizer,
-            undecayed=(ATTENTION,),
-            lr_factors=((ATTENTION, self.attention_lr_factor),),
-        )
+        settings = super()._settings(n_images, seed)
+        factors = ((ATTENTION, self.fine_tuning_.attention_lr_factor),)
+        return replace(settings, undecayed=(ATTENTION,), lr_factors=factors)
 
     def _retrain_settings(self, settings):
         """Return the settings of the pruned students, whose weights start as they are."""
-        epochs = settings.max_epochs if self.retrain_epochs == "auto" else self.retrain_epochs
+        epochs = settings.max_epochs if self.epochs_per_step is None else self.epochs_per_step
         return replace(
             settings,
             max_epochs=epochs,
             ema_epochs=self._average_over(epochs),
-            learning_rate=self.retrain_lr_factor * settings.learning_rate,
+            learning_rate=self.fine_tuning_.retrain_lr_factor * settings.learning_rate,
             head_init="random",
         )
 
@@ -350,7 +273,7 @@ class NetTailorClassifier(BaseImageClassifier):
         score = self._score(teacher.module_, validation)
         settings = self._settings(len(images), seed)
         soft = TailoredNet(backbone, len(self.classes_), n_skips=self.n_skips).freeze()
-        costs = path_costs(soft, self.image_size_, self.complexity)
+        costs = path_costs(soft, self.image_size_, self.cost)
 
         def tailor(student, settings, complexity_weight):
             weights, device = (complexity_weight, self.teacher_weight), settings.device
@@ -372,9 +295,10 @@ class NetTailorClassifier(BaseImageClassifier):
             check_is_fitted(teacher)
             teacher = teacher.estimator
         if teacher is None:
-            own = ("learning_rate", "lr_schedule", "validation_fraction")
-            names = FineTuningClassifier().get_params().keys() - set(own)
-            teacher = FineTuningClassifier(**{name: getattr(self, name) for name in names})
+            own = {"fine_tuning", "validation_fraction", "early_stopping"}
+            names = FineTuningClassifier().get_params(deep=False).keys() - own
+            shared = {name: getattr(self, name) for name in names}
+            teacher = FineTuningClassifier(fine_tuning=self._teacher_tuning(), **shared)
         elif not isinstance(teacher, BranchClassifier):
             raise TypeError(
                 "`teacher` must be an RRRNetClassifier, a FineTuningClassifier or None; got "
@@ -396,6 +320,13 @@ class NetTailorClassifier(BaseImageClassifier):
         self._check_teacher(teacher, backbone)
         teacher._learn(source, images, seed)
         return teacher
+
+    def _teacher_tuning(self):
+        """Return how a teacher of our own learns: its rate, schedule and optimiser are its own."""
+        own = {"trainable", "learning_rate", "lr_schedule", "optimizer"}
+        given = self._given_tuning()
+        names = {field.name for field in fields(FineTuning)} - own
+        return FineTuning(**{name: getattr(given, name) for name in names})
 
     def _check_unfitted(self, teacher):
         """Check that a teacher can learn from the images as they are read and weighed here."""
@@ -436,7 +367,7 @@ class NetTailorClassifier(BaseImageClassifier):
         alphas = {path: alpha.item() for path, alpha in soft.alphas().items()}
         rows, best, last, tried, failures = [], None, None, set(), 0
         for asked in self._resolve_sweep(soft.n_nodes):
-            paths = prune(alphas, soft.n_nodes, asked, self.threshold)
+            paths = prune(alphas, soft.n_nodes, asked, self.attention_threshold)
             if paths in tried or (failures == 2 and not self.progressive):
                 continue
             tried.add(paths)

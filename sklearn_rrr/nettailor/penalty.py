@@ -13,13 +13,13 @@ from sklearn_rrr.nettailor.paths import BLOCK, expected_complexity
 from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.networks.norm_folding import fold_norms
 
-COMPLEXITIES = ("macs", "parameters")
+COSTS = ("macs", "parameters")
 
 
 # -------------------------------------------------------------------------- what it is pulled to
 
 
-def path_costs(network, image_size, measure="macs"):
+def path_costs(network, image_size, cost="macs"):
     """Return C of each path of a soft network, over that of the stem and all blocks together.
 
     Parameters
@@ -28,7 +28,7 @@ def path_costs(network, image_size, measure="macs"):
         With all its blocks.
     image_size : int
         Height and width in pixels.
-    measure : {"macs", "parameters"}, default="macs"
+    cost : {"macs", "parameters"}, default="macs"
         Multiply-adds, as published, or parameters.
 
     Returns
@@ -36,7 +36,7 @@ def path_costs(network, image_size, measure="macs"):
     costs : dict of path to float
     """
     count = count_parameters
-    if check_choice("measure", measure, COMPLEXITIES) == "macs":
+    if check_choice("cost", cost, COSTS) == "macs":
         products = _count_products(network, image_size)
 
         def count(part):

@@ -15,7 +15,7 @@ MAX_BRANCHES = 256
 # ------------------------------------------------------------------------ widths, Eq. (1)
 
 
-def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset="auto"):
+def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset=None):
     """Return a and the planes of the branches' phases, Eq. (1).
 
     C_b = floor(C_o / sqrt(b)) - a, with a the smallest integer for which all branches
@@ -30,7 +30,7 @@ def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset="auto")
     count = cache(partial(_count_branch, backbone, blocks, at, n_classes))
 
     def find(number):
-        if width_offset == "auto":
+        if width_offset is None:
             return _smallest_offset(backbone, number, at, count)
         planes = _widths(backbone, number, at, width_offset)
         return planes and (width_offset, planes)

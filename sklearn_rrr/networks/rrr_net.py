@@ -35,8 +35,8 @@ class RRRNet(ImageNetwork):
     split : {"paper", "aligned"}, default="paper"
         How branches take their kernels from the backbone. "paper": Algorithm 2. "aligned":
         every branch is a true sub-network, norms included.
-    width_offset : int or "auto", default="auto"
-        a of Eq. (1); "auto" takes the smallest that does not add parameters.
+    width_offset : int or None, default=None
+        a of Eq. (1); None takes the smallest that does not add parameters.
     fresh_norms : bool, default=False
         Whether the norms of the branches start at their initial state, which they always
         do where Algorithm 2 splits.
@@ -77,7 +77,7 @@ class RRRNet(ImageNetwork):
         n_branches=1,
         split_at="conv4_x",
         split="paper",
-        width_offset="auto",
+        width_offset=None,
         fresh_norms=False,
         dropout=0.0,
         head="new",

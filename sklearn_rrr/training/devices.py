@@ -7,8 +7,8 @@ from torch import nn
 
 
 def use_bf16(precision, device):
-    """Tell whether training runs in bfloat16; "auto" asks for hardware that multiplies it."""
-    if precision != "auto":
+    """Tell whether training runs in bfloat16; None asks the hardware whether it multiplies it."""
+    if precision is not None:
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

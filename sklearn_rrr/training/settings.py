@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-SAMPLINGS = ("shared", "independent")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = (None, "fp32", "bf16")
 OPTIMIZERS = {
     "adamw": {"optimizer": torch.optim.AdamW},
     "sgd": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
@@ -25,7 +24,7 @@ SCHEDULES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What one training needs to know; every "auto" is settled by now."""
+    """What one training needs to know; nothing is left to the backbone."""
 
     max_epochs: int
     batch_size: int = 32

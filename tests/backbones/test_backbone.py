@@ -18,7 +18,7 @@ from sklearn_rrr import (
     register_backbone,
 )
 from sklearn_rrr.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
-from sklearn_rrr.backbones.fine_tuning import LR_SCHEDULES, FineTuning
+from sklearn_rrr.backbones.fine_tuning import DEFAULTS, LR_SCHEDULES, FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.networks.branch_widths import fit_widths
 from sklearn_rrr.networks.rrr_net import RRRNet
@@ -186,7 +186,8 @@ def test_names_are_sorted_and_a_copy():
 def test_fine_tuning_is_checked():
     assert tuple(SCHEDULES) == LR_SCHEDULES
     scratch = FineTuning(augmentation="geometric", learning_rate=0.1).from_scratch()
-    assert scratch == FineTuning(trainable="all", augmentation="geometric", steps=3750)
+    expected = FineTuning(trainable="all", augmentation="geometric", steps=3750)
+    assert scratch.fill(DEFAULTS) == expected.fill(DEFAULTS)
     for wrong in ({"head_init": "rigde"}, {"steps": 0}, {"stump_lr_factor": 2.0}):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
-            FineTuning(**wrong)
+            FineTuning(**wrong).check()

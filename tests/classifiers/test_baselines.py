@@ -1,5 +1,7 @@
 """The paper's models: what learns, what stays, and the settings as published."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,21 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from sklearn_rrr import FineTuningClassifier, LastLayerClassifier, RRRNetClassifier, load, save
-from sklearn_rrr.backbones.fine_tuning import FineTuning
+from sklearn_rrr import (
+    FineTuning,
+    FineTuningClassifier,
+    LastLayerClassifier,
+    RRRNetClassifier,
+    load,
+    paper_models,
+    save,
+)
+from sklearn_rrr.backbones.fine_tuning import DEFAULTS
 from sklearn_rrr.backbones.registry import make_backbone
-from sklearn_rrr.classifiers.baselines import PUBLISHED, paper_models
+from sklearn_rrr.classifiers.baselines import PUBLISHED
 
-TINY = {"backbone": "tiny", "max_epochs": 2, "batch_size": 16, "augmentation": None}
-TINY |= {"precision": "fp32", "random_state": 0}
+TINY = {"backbone": "tiny", "max_epochs": 2, "batch_size": 16}
+TINY |= {"fine_tuning": FineTuning(augmentation="none"), "precision": "fp32", "random_state": 0}
 
 
 def changed(clf, weights):
@@ -51,7 +61,7 @@ def test_as_estimators(model, digits, tmp_path):
     clf = model(weights=None, **TINY)
     assert {"blocks", "n_branches", "ensemble"}.isdisjoint(clf.get_params())
     assert clone(clf).get_params() == clf.get_params()
-    grid = {"learning_rate": [0.01, 0.001]}
+    grid = {"fine_tuning__learning_rate": [0.01, 0.001]}
     best = GridSearchCV(clf, grid, cv=2, error_score="raise").fit(X, y).best_estimator_
     save(best, tmp_path / "model")
     np.testing.assert_array_equal(load(tmp_path / "model").predict(X), best.predict(X))
@@ -66,40 +76,56 @@ def test_the_five_models():
     assert isinstance(models["A"], LastLayerClassifier)
     assert isinstance(models["B"], FineTuningClassifier)
     assert all(m.backbone == "resnet152" and m.max_epochs == 7 for m in models.values())
-    assert {k: models[k].dropout for k in "CDE"} == {"C": 0.0, "D": 0.05, "E": 0.0}
+    assert {k: models[k].fine_tuning.dropout for k in "CDE"} == {"C": None, "D": 0.05, "E": None}
     assert [models[k].n_branches for k in "CDE"] == [1, 1, 8]
     with pytest.raises(TypeError, match="`n_branches` tells the models apart"):
         paper_models(n_branches=3)
+    with pytest.raises(TypeError, match="`dropout` tells the models apart"):
+        paper_models(fine_tuning=FineTuning(dropout=0.1))
+
+
+def test_what_a_class_fixes_cannot_be_set(digits):
+    with pytest.raises(ValueError, match=r"LastLayerClassifier trains 'head'; got .*'all'"):
+        LastLayerClassifier(**TINY | {"fine_tuning": FineTuning(trainable="all")}).fit(*digits)
 
 
 def test_published_settings():
-    """Section 4.2 and appendix C; they are what "auto" means for torchvision's backbones."""
+    """Section 4.2 and appendix C; they are what None means for torchvision's backbones."""
     assert PUBLISHED == {
-        "trainable": "branches",
-        "split": "paper",
-        "sampling": "independent",
-        "head_init": "random",
-        "augmentation": "paper",
-        "lr_schedule": "constant",
-        "learning_rate": 1e-3,
-        "weight_decay": 0.01,
+        "fine_tuning": "published",
         "batch_size": 32,
         "max_epochs": 300,
-        "ema_epochs": 60,
         "image_size": 128,
     }
-    recommended = FineTuning()
-    for name in PUBLISHED.keys() & vars(recommended).keys():
-        assert PUBLISHED[name] == getattr(recommended, name)
-    assert recommended.steps * 32 / 400 == PUBLISHED["max_epochs"]
+    published = FineTuning.published()
+    assert (
+        published.get_params().items()
+        >= {
+            "trainable": "branches",
+            "split": "paper",
+            "sampling": "independent",
+            "head_init": "random",
+            "augmentation": "paper",
+            "lr_schedule": "constant",
+            "learning_rate": 1e-3,
+            "weight_decay": 0.01,
+            "ema_epochs": 60,
+        }.items()
+    )
+    own = {"sampling", "ema_epochs"}  # which cost more, and are no better
+    for name in published.get_params().keys() - own:
+        assert getattr(published, name) == getattr(DEFAULTS, name)
+    assert published.steps * 32 / 400 == PUBLISHED["max_epochs"]
     with pytest.raises(TypeError, match="no parameter `max_epoch`"):
         paper_models(max_epoch=3)
 
 
 def test_models_as_published(digits, weights):
     """[C]: frozen stump, branches of the pre-trained kernels with fresh norms."""
-    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "max_epochs": 1, "image_size": 16}
-    models = paper_models(**PUBLISHED | TINY | {"weights": weights} | still)
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "augmentation": "none"}
+    tuning = replace(FineTuning.published(), **still)
+    small = {"weights": weights, "max_epochs": 1, "image_size": 16, "fine_tuning": tuning}
+    models = paper_models(**PUBLISHED | TINY | small)
     fitted = {name: model.fit(*digits) for name, model in models.items() if name in "CE"}
     assert all(clf.module_.is_frozen("stump") for clf in fitted.values())
     kernels = fitted["C"].module_.branches[0][0].conv1.weight

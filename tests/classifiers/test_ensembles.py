@@ -261,7 +261,7 @@ def test_strategies_are_saved_without_pickle(small, digits, tmp_path):
     [
         ("boosting", ValueError, "`ensemble` must be one of 'naive', 'bagging', .*got 'boosting'"),
         (SnapshotEnsemble, TypeError, "or an EnsembleStrategy"),
-        (SnapshotEnsemble(0), ValueError, r"`n_cycles` must be an int.*got 0.*\"auto\""),
+        (SnapshotEnsemble(0), ValueError, r"`n_cycles` must be an int.*got 0.*None takes"),
         (SnapshotEnsemble(1), ValueError, "`n_cycles`=1 cannot fill `n_branches`=2"),
         (SnapshotEnsemble(100), ValueError, "100 snapshot cycles need .* there are 16"),
         (BaggingEnsemble(0), ValueError, r"`max_samples` must be a number in \(0, 1\]"),
@@ -335,7 +335,11 @@ def test_the_ensemble_beats_its_branches_on_digits(ensemble):
     for seed in range(5):
         A, B, a, b = train_test_split(X / 16, y, train_size=300, stratify=y, random_state=seed)
         clf = RRRNetClassifier(ensemble=ensemble, image_size=32, random_state=seed)
-        P = clf.set_params(max_epochs=15, augmentation=None).fit(A, a).predict_branches(B)
+        P = (
+            clf.set_params(max_epochs=15, fine_tuning__augmentation="none")
+            .fit(A, a)
+            .predict_branches(B)
+        )
         together.append((P.mean(1).argmax(1) == b).mean())
         alone.append((P.argmax(2) == b[:, None]).mean())
     assert np.mean(together) > np.mean(alone)

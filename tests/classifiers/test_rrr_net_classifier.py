@@ -15,9 +15,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
 from torchvision.models.resnet import Bottleneck
 
-from sklearn_rrr import RRRNetClassifier, count_parameters, load_backbone, register_backbone
-from sklearn_rrr.backbones.backbone import Backbone
-from sklearn_rrr.backbones.fine_tuning import FineTuning
+from sklearn_rrr import (
+    Backbone,
+    FineTuning,
+    RRRNetClassifier,
+    count_parameters,
+    load_backbone,
+    register_backbone,
+)
+from sklearn_rrr.backbones.fine_tuning import DEFAULTS
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.resnet import TORCHVISION
 
@@ -96,7 +102,7 @@ def test_the_papers_models_are_settings(small, digits, settings, frozen, fresh, 
         return original(module, *args)
 
     monkeypatch.setattr(train, record)
-    clf = small(weights=backbone.state_dict(), blocks=(1, 1, 1, 1)).set_params(**settings)
+    clf = small(**{"weights": backbone.state_dict(), "blocks": (1, 1, 1, 1)} | settings)
     clf.fit(*digits)
     module = started[0]
     names = [n for n in ("stump", "branches", "head")
@@ -120,23 +126,31 @@ def test_auto_trains_branches_of_pretrained_and_all_of_random_networks(small, di
     assert small().fit(*digits).trainable_ == "all"
 
 
-AUTO = ("trainable", "split", "head_init", "augmentation", "learning_rate", "stump_lr_factor")
-AUTO += ("lr_schedule",)
+NO_WARM_UP = {"norm_warmup_epochs": 0}  # where everything learns
 
 
 @register_backbone("tiny_tuned")
 def tiny_tuned():
-    tuning = FineTuning("all", "aligned", "ridge", "geometric", 30, 0.004, 0.25, "linear")
+    tuning = FineTuning(
+        trainable="all",
+        split="aligned",
+        head_init="ridge",
+        augmentation="geometric",
+        steps=30,
+        learning_rate=0.004,
+        stump_lr_factor=0.25,
+        lr_schedule="linear",
+    )
     sizes = {"planes": (4, 8, 8, 16), "image_size": 16}
     return Backbone("tiny_tuned", Bottleneck, (1, 1, 1, 1), **sizes, fine_tuning=tuning)
 
 
 def test_auto_is_what_the_backbone_recommends(small, digits):
     weights = tiny_tuned().state_dict()
-    settings = dict.fromkeys(AUTO, "auto") | {"max_epochs": "auto", "weights": weights}
+    settings = {"fine_tuning": None, "max_epochs": None, "weights": weights}
     clf = small(backbone="tiny_tuned", **settings).fit(*digits)
-    assert clf.fine_tuning_ == tiny_tuned().fine_tuning
-    assert (clf.trainable_, clf.split_) == ("all", "aligned")
+    assert clf.fine_tuning_ == tiny_tuned().fine_tuning.fill(DEFAULTS, FineTuning(**NO_WARM_UP))
+    assert clf.trainable_ == "all"
     assert len(clf.history_) == 10  # at least 10 epochs
     used = clf.net_.settings
     assert (used.learning_rate, used.stump_lr_factor, used.lr_schedule) == (0.004, 0.25, "linear")
@@ -148,17 +162,22 @@ def test_auto_is_what_the_backbone_recommends(small, digits):
         "shear",
     }
     scratch = small(backbone="tiny_tuned", **settings | {"weights": None})
-    assert scratch.fit(*digits).fine_tuning_ == FineTuning(
-        "all", augmentation="geometric", steps=30
-    )
-    own = clf.set_params(trainable="branches", learning_rate=0.01, max_epochs=2).fit(*digits)
+    expected = FineTuning(trainable="all", augmentation="geometric", steps=30, **NO_WARM_UP)
+    assert scratch.fit(*digits).fine_tuning_ == expected.fill(DEFAULTS)
+    own = clf.set_params(
+        fine_tuning__trainable="branches", fine_tuning__learning_rate=0.01, max_epochs=2
+    ).fit(*digits)
     assert own.trainable_ == "branches"
     assert own.history_.learning_rate.tolist() == pytest.approx([0.01, 0.005])
 
 
 def test_papers_settings_are_the_default_of_resnet152():
-    paper = FineTuning("branches", "paper", "random", "paper", 3750, 1e-3, 1.0, "constant")
-    assert all(make_backbone(name).fine_tuning == paper for name in TORCHVISION)
+    paper = {"trainable": "branches", "split": "paper", "head_init": "random", "steps": 3750}
+    paper |= {"augmentation": "paper", "learning_rate": 1e-3, "lr_schedule": "constant"}
+    paper |= {"stump_lr_factor": 1.0, "optimizer": "adamw", "weight_decay": 0.01, "dropout": 0.0}
+    for name in TORCHVISION:
+        settings = make_backbone(name).fine_tuning.fill(DEFAULTS).get_params()
+        assert settings.items() >= paper.items()
 
 
 def test_stump_learns_at_its_own_rate(small, digits):
@@ -167,7 +186,7 @@ def test_stump_learns_at_its_own_rate(small, digits):
     assert (stump["lr"], others["lr"]) == (0.00125, 0.01)
     assert {id(p) for p in stump["params"]} == {id(p) for p in clf.module_.stump.parameters()}
     assert clf.history_.learning_rate.tolist() == [0.01, 0.01]
-    schedule = clf.set_params(lr_schedule="linear", max_epochs=4).fit(*digits).history_
+    schedule = clf.set_params(fine_tuning__lr_schedule="linear", max_epochs=4).fit(*digits).history_
     assert schedule.learning_rate.tolist() == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
 
 
@@ -176,7 +195,7 @@ def test_pretrained_synth50_starts_from_the_bundled_weights(small, digits):
     clf = small(backbone="synth50", weights="pretrained", image_size=16, max_epochs=1)
     assert clf.fit(*digits).trainable_ == "all"
     assert not torch.equal(clf.module_.stump[0].weight, backbone.conv1.weight)
-    clf.set_params(trainable="branches").fit(*digits)
+    clf.set_params(fine_tuning__trainable="branches").fit(*digits)
     assert torch.equal(clf.module_.stump[0].weight, backbone.conv1.weight)
 
 
@@ -188,14 +207,14 @@ def test_backbone_without_weights_says_that_it_is_random(small, digits):
 
 @pytest.mark.parametrize(("n", "epochs"), [(20, 300), (400, 80), (1000, 32), (10**6, 10)])
 def test_epochs_follow_the_work(n, epochs):
-    clf = RRRNetClassifier()
+    clf = RRRNetClassifier()  # private, as it would take hours
     clf.fine_tuning_ = FineTuning(steps=1000)
     assert clf._resolve_epochs(n) == epochs
 
 
 def test_the_papers_epochs():
     clf = RRRNetClassifier("resnet18")
-    clf.fine_tuning_ = make_backbone("resnet18").fine_tuning
+    clf.fine_tuning_ = FineTuning.published()
     assert [clf._resolve_epochs(n) for n in (400, 4000)] == [300, 30]
 
 
@@ -210,29 +229,29 @@ def test_the_papers_epochs():
         ("blocks", (4, 1, 1, 1), r"`blocks` must be .* to \(2, 1, 2, 1\).*got \(4, 1, 1, 1\)"),
         ("blocks", 3, "`blocks` must be 4 ints .*got 3"),
         ("split_at", "conv6_x", "`split_at` must be one of 'conv2_x', .*got 'conv6_x'"),
-        ("split", "random", "`split` must be one of 'auto', 'paper', 'aligned'; got 'random'"),
+        ("split", "random", "`split` must be one of 'paper', 'aligned'; got 'random'"),
         ("ensemble", "boosting", "`ensemble` must be one of 'naive', 'bagging'"),
-        ("sampling", None, "`sampling` must be one of 'shared', 'independent'; got None"),
-        ("trainable", "stump", "`trainable` must be one of 'auto', 'head', 'branches', 'all'"),
+        ("sampling", "own", "`sampling` must be one of 'shared', 'independent'; got 'own'"),
+        ("trainable", "stump", "`trainable` must be one of 'head', 'branches', 'all'"),
         ("width_offset", 100, "`width_offset`=100 would leave the branches of 'tiny' without"),
         ("dropout", 1.0, r"`dropout` must be a number in \[0, 0.99\]; got 1.0"),
         ("max_epochs", 0, "`max_epochs` must be an int of at least 1; got 0"),
         ("batch_size", 1, "`batch_size` must be an int of at least 2; got 1. Batch norm"),
         ("learning_rate", 0, r"`learning_rate` must be a number in \(0, inf\); got 0"),
-        ("lr_schedule", "step", "`lr_schedule` must be one of 'auto', 'constant', 'linear', 'c"),
-        ("learning_rate", "fast", r"`learning_rate` must be .*; got 'fast'. Or use \"auto\"."),
+        ("lr_schedule", "step", "`lr_schedule` must be one of 'constant', 'linear', 'c"),
+        ("learning_rate", "fast", r"`learning_rate` must be .*; got 'fast'. None takes what"),
         ("stump_lr_factor", 2.0, r"`stump_lr_factor` must be a number in \(0, 1\]; got 2.0"),
         ("ema_epochs", 1.5, r"`ema_epochs` must be a number in \[0, 1\]; got 1.5"),
         (
             "augmentation",
             "mixup",
-            "`augmentation` must be one of 'auto', 'paper', 'geometric', None; got",
+            "`augmentation` must be one of 'paper', 'geometric', 'none'; got",
         ),
         ("validation_fraction", 1, "`validation_fraction` must be a number in"),
         ("early_stopping", True, "`early_stopping`=True needs validation data"),  # fault 49
         ("image_size", 4, r"`image_size` must be an int in \[8, 4096\]; got 4"),
         ("on_bad_file", "ignore", "`on_bad_file` must be one of 'raise', 'skip'; got 'ignore'"),
-        ("precision", "fp16", "`precision` must be one of 'auto', 'fp32', 'bf16'; got 'fp16'"),
+        ("precision", "fp16", "`precision` must be one of None, 'fp32', 'bf16'; got 'fp16'"),
         ("backbone", "resnet20", "`backbone` must be one of .*resnet152.*got 'resnet20'"),
         ("device", "tpu9", "`device` must be"),
     ],

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
-from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx
+from sklearn_rrr import FineTuning, OnnxClassifier, RRRNetClassifier, export_onnx
 from sklearn_rrr.classifiers.uncertainty import decompose_uncertainty
 
 COLUMNS = ["total_entropy", "expected_entropy", "mutual_information", "vote_agreement"]
@@ -88,7 +88,12 @@ def test_branches_disagree_about_a_class_never_seen():
         order = rng.permutation(len(y))
         train = order[y[order] != left_out][:300]
         test = np.setdiff1d(order, train)
-        clf = RRRNetClassifier(image_size=32, max_epochs=15, augmentation=None, random_state=seed)
+        clf = RRRNetClassifier(
+            image_size=32,
+            max_epochs=15,
+            fine_tuning=FineTuning(augmentation="none"),
+            random_state=seed,
+        )
         clf.fit(X[train] / 16, y[train])
         unknown = clf.predict_uncertainty(X[test] / 16).mutual_information
         scores.append(roc_auc_score(y[test] == left_out, unknown))

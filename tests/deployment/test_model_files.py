@@ -139,7 +139,7 @@ def test_parameters_that_are_code_are_refused_until_they_are_none(small, digits,
     with pytest.raises(TypeError, match=r"`augmentation` holds a .*Set a plain value, or use jobl"):
         save(clf, path)
     with pytest.raises(TypeError, match="`random_state` holds a RandomState"):
-        save(clf.set_params(augmentation="auto"), path)
+        save(clf.set_params(fine_tuning__augmentation=None), path)
     save(clf.set_params(random_state=0), path)
     again = load(path)
     np.testing.assert_array_equal(again.predict_proba(digits[0]), clf.predict_proba(digits[0]))

@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from sklearn_rrr import MultiTaskStore, NetTailorClassifier, load, save
+from sklearn_rrr import FineTuning, MultiTaskStore, NetTailorClassifier, load, save
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.deployment.model_files import read
 from sklearn_rrr.deployment.task_files import load_task, save_task
 
-SMALL = {"backbone": "tiny", "max_epochs": 1, "batch_size": 16, "augmentation": None}
+SMALL = {"backbone": "tiny", "max_epochs": 1, "batch_size": 16}
+SMALL |= {"fine_tuning": FineTuning(augmentation="none")}
 SMALL |= {"precision": "fp32", "tolerance": 1.0, "validation_fraction": 0.2}
 
 

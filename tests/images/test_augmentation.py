@@ -168,7 +168,7 @@ def test_own_transformation_must_return_floats():
 def test_auto_leaves_vectors_alone(small):
     rng = np.random.default_rng(0)
     X, y = rng.uniform(0, 1, (20, 49)), np.arange(20) % 2
-    assert small(augmentation="auto").fit(X, y)._settings_used.augmentation is None
+    assert small(fine_tuning=None).fit(X, y)._settings_used.augmentation is None
     X = rng.uniform(0, 1, (20, 64))
-    fitted = small(augmentation="auto").fit(X, y)
+    fitted = small(fine_tuning=None).fit(X, y)
     assert isinstance(fitted._settings_used.augmentation, PaperAugmentation)

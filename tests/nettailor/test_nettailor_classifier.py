@@ -16,10 +16,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_rrr import (
+    FineTuning,
     FineTuningClassifier,
     NetTailorClassifier,
     OnnxClassifier,
     RRRNetClassifier,
+    TailoringFineTuning,
     cost_report,
     export_onnx,
     load,
@@ -33,16 +35,18 @@ from sklearn_rrr.nettailor.nettailor_classifier import PUBLISHED
 from sklearn_rrr.nettailor.paths import BLOCK
 from sklearn_rrr.nettailor.penalty import TailoringPenalty, residual_blocks
 
-SMALL = {"backbone": "tiny", "max_epochs": 1, "batch_size": 16, "augmentation": None}
+SMALL = {"backbone": "tiny", "max_epochs": 1, "batch_size": 16}
 SMALL |= {"precision": "fp32", "random_state": 0, "tolerance": 1.0}
+PLAIN = FineTuning(augmentation="none")
 
 
 @pytest.fixture
-def make(weights):
+def make(weights, nest):
     """Return a maker of estimators that fit in a second."""
 
     def maker(**parameters):
-        return NetTailorClassifier(**SMALL | {"weights": weights, "n_removed": 2} | parameters)
+        settings = SMALL | {"weights": weights, "n_removed": 2, "augmentation": "none"}
+        return NetTailorClassifier(**nest(settings | parameters, TailoringFineTuning))
 
     return maker
 
@@ -52,7 +56,7 @@ def fitted(digits):
     """A fitted classifier whose parameters are plain, and its images."""
     torch.manual_seed(0)
     settings = {**SMALL, "weights": make_backbone("tiny").state_dict(), "n_removed": [1, 3]}
-    clf = NetTailorClassifier(**settings).fit(*digits)
+    clf = NetTailorClassifier(**settings, fine_tuning=PLAIN).fit(*digits)
     return clf.set_params(weights=None)
 
 
@@ -154,7 +158,7 @@ def test_the_leanest_within_the_tolerance_is_taken(make, digits, monkeypatch):
         return scores[len(residual_blocks(network))]
 
     monkeypatch.setattr(NetTailorClassifier, "_score", pretend)
-    clf = make(n_removed="auto", threshold=0.0, tolerance=0.005, progressive=False).fit(*digits)
+    clf = make(n_removed=None, threshold=0.0, tolerance=0.005, progressive=False).fit(*digits)
     kept = clf.results_[clf.results_.kept]
     assert kept.removed.tolist() == [2]
     assert clf.results_.asked.tolist() == [1, 2, 3, 4]  # the second failure ends it
@@ -182,7 +186,7 @@ def test_the_sweep_begins_in_smaller_steps(n_blocks, asked):
 
 def test_a_progressive_sweep_goes_on_from_the_student_before(make, digits):
     """Without a learning rate the students of either sweep are the same; with one they are not."""
-    settings = {"n_removed": [1, 3], "threshold": 0.0}
+    settings = {"n_removed": [1, 3], "attention_threshold": 0.0}
     for factor, same in ((1e-12, True), (1.0, False)):
         first, second = (
             make(**settings, retrain_lr_factor=factor, progressive=way).fit(*digits).module_
@@ -209,25 +213,26 @@ def test_complexity_and_teacher_pull(make, digits):
     )
     blocks = dear.kind == "block"
     assert dear.alpha[blocks].sum() < free.alpha[blocks].sum() - 0.5
-    with pytest.raises(ValueError, match="`complexity` must be one of 'macs', 'parameters'"):
-        make(complexity="seconds").fit(*digits)
-    by_macs = make(complexity="macs").fit(*digits).alphas_.cost
+    with pytest.raises(ValueError, match="`cost` must be one of 'macs', 'parameters'"):
+        make(cost="seconds").fit(*digits)
+    by_macs = make(cost="macs").fit(*digits).alphas_.cost
     assert not np.allclose(by_macs, free.cost)
 
 
 def test_published_settings():
     clf = NetTailorClassifier(**PUBLISHED)
     settings = clf._check_parameters() or clf.get_params()
-    assert (settings["optimizer"], settings["learning_rate"]) == ("sgd", 0.1)
     assert (settings["complexity_weight"], settings["teacher_weight"]) == (0.3, 10.0)
+    tuning = TailoringFineTuning.published()
+    assert (tuning.optimizer, tuning.learning_rate) == ("sgd", 0.1)
 
 
 def test_published_settings_fit(make, digits):
-    clf = make(**PUBLISHED | {"max_epochs": 5, "retrain_epochs": 1, "tolerance": 1.0}).fit(*digits)
+    clf = make(**PUBLISHED | {"max_epochs": 5, "epochs_per_step": 1, "tolerance": 1.0}).fit(*digits)
     used = clf._settings_used
     assert (used.optimizer, used.learning_rate, used.max_epochs) == ("sgd", pytest.approx(0.01), 1)
     assert used.undecayed == ("*.logits",)
-    assert clf.teacher_.learning_rate == "auto"
+    assert clf.teacher_.fine_tuning.learning_rate is None
 
 
 # ------------------------------------------------------------------------------ teachers
@@ -247,7 +252,12 @@ def test_a_fitted_teacher_is_used_as_it_is(make, digits, teacher, tmp_path):
 @pytest.fixture
 def unfitted(weights):
     return RRRNetClassifier(
-        "tiny", weights=weights, blocks=None, n_branches=1, max_epochs=2, trainable="all"
+        "tiny",
+        weights=weights,
+        blocks=None,
+        n_branches=1,
+        max_epochs=2,
+        fine_tuning=FineTuning(trainable="all"),
     )
 
 
@@ -358,17 +368,17 @@ def test_other_teachers_are_refused(make, digits, teacher, small):
         ({"n_skips": 0}, "`n_skips` must be an int of at least 1; got 0"),
         ({"complexity_weight": -1}, "`complexity_weight` must be a number"),
         ({"teacher_weight": -1}, "`teacher_weight` must be a number"),
-        ({"threshold": 2}, r"`threshold` must be a number in \[0, 1\]"),
+        ({"attention_threshold": 2}, r"`attention_threshold` must be a number in \[0, 1\]"),
         ({"tolerance": -0.1}, "`tolerance` must be"),
         ({"optimizer": "adam"}, "`optimizer` must be one of 'adamw', 'sgd'"),
-        ({"retrain_epochs": 0}, "`retrain_epochs` must be an int .* Or use"),
+        ({"epochs_per_step": 0}, "`epochs_per_step` must be an int"),
         ({"attention_lr_factor": 0}, "`attention_lr_factor` must be"),
         ({"retrain_lr_factor": 0}, "`retrain_lr_factor` must be"),
         ({"n_removed": 7}, r"`n_removed` must be an int in \[0, 6\]; got 7. The backbone 'tiny'"),
         ({"n_removed": [1, -1]}, "`n_removed` must be an int"),
         ({"n_removed": []}, "`n_removed` must hold a number"),
-        ({"n_removed": "all"}, "`n_removed` must be one of 'auto'"),
-        ({"n_removed": "auto", "validation_fraction": None}, "leaves no images to choose"),
+        ({"n_removed": "all"}, "`n_removed` must be an int"),
+        ({"n_removed": None, "validation_fraction": None}, "leaves no images to choose"),
     ],
 )
 def test_wrong_parameters_are_refused_before_anything_is_read(make, parameters, match):
@@ -404,13 +414,15 @@ def test_all_blocks_may_go(make, digits):
 def test_basic_blocks_and_strings(digits):
     X, y = digits
     names = np.array(["zero", "one", "two", "three"])[y]
-    clf = NetTailorClassifier(**SMALL | {"backbone": "tiny_basic", "weights": None, "n_removed": 2})
+    settings = SMALL | {"backbone": "tiny_basic", "weights": None, "n_removed": 2}
+    clf = NetTailorClassifier(**settings, fine_tuning=PLAIN)
     assert set(clf.fit(X, names).predict(X)) <= set(names)
     assert clf.predict_branches(X).shape == (120, 1, 4)
 
 
 def test_it_learns(digits):
-    settings = {"weights": None, "max_epochs": 8, "learning_rate": 0.01, "n_removed": 2}
+    tuning = FineTuning(learning_rate=0.01, augmentation="none")
+    settings = {"weights": None, "max_epochs": 8, "fine_tuning": tuning, "n_removed": 2}
     clf = NetTailorClassifier(**SMALL | settings).fit(*digits)
     assert clf.score(*digits) > 0.8
 

@@ -71,7 +71,7 @@ def test_widths_of_equation_1(resnet152, row):
 
 @pytest.mark.parametrize(
     ("offset", "conv4", "conv5", "heads", "total"),
-    [(1, 332_593, 745_200, 115_360, 9_201_640), ("auto", 284_953, 647_700, 108_960, 8_034_120)],
+    [(1, 332_593, 745_200, 115_360, 9_201_640), (None, 284_953, 647_700, 108_960, 8_034_120)],
 )
 def test_figure_1_and_the_network_that_is_trained(resnet152, offset, conv4, conv5, heads, total):
     net = RRRNet(resnet152, 20, blocks=SMALLEST, n_branches=8, width_offset=offset)
@@ -218,7 +218,7 @@ def largest_in(error):
 
 
 @pytest.mark.parametrize("split_at", PHASES)
-@pytest.mark.parametrize("offset", ["auto", 1])
+@pytest.mark.parametrize("offset", [None, 1])
 @pytest.mark.parametrize(
     ("block", "planes"), [(BasicBlock, (6, 4, 15, 15)), (Bottleneck, (8, 8, 8, 8))]
 )

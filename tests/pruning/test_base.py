@@ -23,6 +23,7 @@ from sklearn_rrr import (
     BlockSelector,
     ChannelPruner,
     ElementPruner,
+    FineTuning,
     FineTuningClassifier,
     OnnxClassifier,
     ProgressiveKernelPruner,
@@ -66,7 +67,7 @@ def fitted(digits):
         n_branches=2,
         max_epochs=4,
         batch_size=16,
-        augmentation=None,
+        fine_tuning=FineTuning(augmentation="none"),
         precision="fp32",
         random_state=0,
     )
@@ -209,7 +210,9 @@ def test_selectors_pruners_and_other_classifiers_can_be_inside(small, digits):
     assert isinstance(unfitted.estimator_, RRRNetClassifier)
     of_fitted = ElementPruner(unfitted, **QUICK).fit(*digits)
     assert of_fitted.results_.parameters[0] == unfitted.estimator_.n_parameters_
-    whole = FineTuningClassifier("tiny", weights=None, max_epochs=1, augmentation=None)
+    whole = FineTuningClassifier(
+        "tiny", weights=None, max_epochs=1, fine_tuning=FineTuning(augmentation="none")
+    )
     blocks = BlockPruner(whole, target=0.05, **QUICK).fit(*digits)
     assert sum(blocks.estimator_.blocks_) < 6
 

@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from sklearn_rrr import ProgressiveKernelPruner, RRRNetClassifier
+from sklearn_rrr import FineTuning, ProgressiveKernelPruner, RRRNetClassifier
 from sklearn_rrr.classifiers.meta import ImageData
 from sklearn_rrr.pruning import leave_one_out as relevance
 from sklearn_rrr.pruning.activation_maps import activation_maps
@@ -387,7 +387,12 @@ def test_wrong_selectors(fitted, digits, keep, message):
 
 def quick(**parameters):
     clf = RRRNetClassifier(
-        weights=None, n_branches=2, image_size=16, augmentation=None, max_epochs=1, random_state=0
+        weights=None,
+        n_branches=2,
+        image_size=16,
+        fine_tuning=FineTuning(augmentation="none"),
+        max_epochs=1,
+        random_state=0,
     )
     return ProgressiveKernelPruner(clf, **{"criterion": "l1", "prune_every": 0} | parameters)
 

@@ -430,7 +430,9 @@ def test_cycles_go_on_from_the_last_branch(small, digits):
     still = {"weight_decay": 0.0, "max_epochs": 4}
     clf = small(ensemble="snapshot", n_branches=3, learning_rate=0.05, **still).fit(*digits)
     last = clf.module_.head.weight[2].clone()
-    grown = clf.set_params(learning_rate=1e-12)._grow((2, 1, 2, 1), *digits, random_state=0)
+    grown = clf.set_params(fine_tuning__learning_rate=1e-12)._grow(
+        (2, 1, 2, 1), *digits, random_state=0
+    )
     torch.testing.assert_close(grown.module_.head.weight[0], last)
 
 

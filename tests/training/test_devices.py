@@ -15,10 +15,10 @@ def test_devices():  # fault 46
     with pytest.raises(ValueError, match=r"`device`='cuda:99', but this machine has \d+ CUDA"):
         resolve_device("cuda:99")
     for unknown in ("gpu", "meta", 3.5):
-        with pytest.raises(ValueError, match='`device` must be "auto"'):
+        with pytest.raises(ValueError, match='`device` must be None, "cpu"'):
             resolve_device(unknown)
     expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert resolve_device("auto").type == expected
+    assert resolve_device(None).type == expected
 
 
 def test_batches_for_prediction(monkeypatch):
@@ -36,7 +36,7 @@ def test_precision():
     cpu = torch.device("cpu")
     assert use_bf16("bf16", cpu)
     assert not use_bf16("fp32", cpu)
-    assert isinstance(use_bf16("auto", cpu), bool)
+    assert isinstance(use_bf16(None, cpu), bool)
 
 
 def test_seeded_restores():

@@ -132,7 +132,7 @@ def test_early_stopping_returns_to_the_best_epoch(small, digits, monkeypatch):
 
     monkeypatch.setattr(BranchNet, "run", record)
     clf = small(validation_fraction=0.25, early_stopping=True, patience=2, max_epochs=60)
-    losses = clf.set_params(learning_rate=0.03).fit(*digits).history_.valid_loss
+    losses = clf.set_params(fine_tuning__learning_rate=0.03).fit(*digits).history_.valid_loss
     assert len(losses) < 60
     assert losses.idxmin() == len(losses) - 1 - 2
     images, (labels, weights) = held_out[0].__getitems__(list(range(30)))
@@ -169,7 +169,7 @@ def test_keyboard_interrupt_reaches_the_user(small, digits):  # fault 40
 def test_interrupted_partial_fit_can_predict(small, digits):
     X, y = digits
     clf = small(dropout=0.5).fit(X, y)
-    clf.set_params(augmentation=lambda image: image * float("nan"))
+    clf.set_params(fine_tuning__augmentation=lambda image: image * float("nan"))
     with pytest.raises(ValueError, match="loss became nan"):
         clf.partial_fit(X, y)
     assert not any(m.training for m in clf.module_.modules())
@@ -216,7 +216,7 @@ def test_partial_fit_follows_set_params(small, digits):
     clf = small().partial_fit(X, y, classes=range(4))
     net = clf.net_
     assert clf.partial_fit(X, y).net_ is net
-    clf.set_params(learning_rate=1e-30, weight_decay=0.0)
+    clf.set_params(fine_tuning__learning_rate=1e-30, fine_tuning__weight_decay=0.0)
     before = clf.module_.head.weight.clone()
     clf.partial_fit(X, y)
     torch.testing.assert_close(clf.module_.head.weight, before, atol=1e-9, rtol=0)
