@@ -6,6 +6,7 @@
 import copy
 import warnings
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from numbers import Integral
 from os import PathLike
 
@@ -25,16 +26,19 @@ from sklearn_rrr.classifiers.ensembles import EnsembleStrategy
 from sklearn_rrr.classifiers.prediction import PredictingMixin
 from sklearn_rrr.images.augmentation import GEOMETRIC, PaperAugmentation, PerImage
 from sklearn_rrr.images.decoding import MAX_IMAGE_PIXELS
-from sklearn_rrr.images.forms import DatasetImages, sort_input
+from sklearn_rrr.images.forms import sort_input
 from sklearn_rrr.images.inspection import inspect_images
+from sklearn_rrr.images.labelled_set import LabelledSet, Reading, find_labels
 from sklearn_rrr.images.labels import encode_labels, hold_out, weigh_images
 from sklearn_rrr.images.layout import ADD_AXIS, SMALLEST_PICTURE
 from sklearn_rrr.images.sources import make_source
 from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.training.devices import seeded, use_bf16
-from sklearn_rrr.training.labelled_images import LabelledImages
 from sklearn_rrr.training.loop import make_net, train
 from sklearn_rrr.training.settings import PRECISIONS, Settings
+
+# What reading sets, and an estimator that learns from images read by another takes on.
+READ = ("_image_format", "image_shape_in_", "skipped_", "n_features_in_", "feature_names_in_")
 
 
 def _trains_on(estimator):
@@ -156,23 +160,29 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
             Before the first epoch, for everything that is wrong with parameters, images or
             labels; during training if the loss is no longer finite or memory ran out.
         """
-        return self._fit(X, y, sample_weight)
+        return self._fit(partial(self._read_set, X, y, sample_weight))
 
-    def _fit(self, X, y, sample_weight, earlier=None, classes=None):
-        """Train; an `earlier` fit gives what its network shares with ours, and its splits."""
+    def _fit_set(self, images, earlier=None):
+        """Train on a LabelledSet that another estimator read.
+
+        An `earlier` fit gives what its network shares with ours, and its splits.
+        """
+        return self._fit(partial(self._adopt_weighed, images), earlier)
+
+    def _fit(self, read, earlier=None):
+        """Train on what `read` returns, given the image size of the backbone."""
         self._check_parameters()
         self._forget()
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
             backbone = self._load_backbone()
-            classes = classes if earlier is None else earlier.classes_
-            images = self._read_training_data(X, y, sample_weight, classes, backbone)
             self._split_seed = seed if earlier is None else earlier._split_seed
+            images = read(backbone.image_size)
             self._learn(backbone, images, seed, earlier)
         return self
 
     def _learn(self, backbone, images, seed, earlier=None):
-        """Make the network and train it on images of :meth:`_read_training_data`."""
+        """Make the network and train it on a LabelledSet, weighed as it is to be."""
         module = self._make_module(backbone)
         images, validation = self._hold_out(images, self._split_seed)
         settings = self._settings(len(images), seed)
@@ -186,7 +196,7 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
     def _train_on(self, images, settings, **hooks):
         """Train `module_` on, from its weights and in its form, with all branches at once.
 
-        `images` are of :meth:`_read_training_data`; hooks are arguments of ``training.train``.
+        `images` is a LabelledSet; hooks are arguments of ``training.train``.
         """
         with seeded(settings.seed, resolve_device(self.device)):
             images = self._weigh(images, self.module_, self._split_seed)
@@ -240,7 +250,8 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
             backbone = self._load_backbone() if first else None
-            images = self._read_training_data(X, y, sample_weight, classes, backbone)
+            size = backbone.image_size if first else None
+            images = self._read_set(X, y, sample_weight, size, classes)
             if first:
                 self._split_seed = seed
                 settings = self._settings(len(images), seed)
@@ -316,17 +327,27 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
     def _draw_seed(self):
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
-    def _read_training_data(self, X, y, sample_weight, classes=None, backbone=None):
-        """Check X, y and the weights; a backbone says that nothing was fitted before."""
-        if backbone is not None:
-            self.image_size_ = self.image_size or backbone.image_size
-        source = self._read(X, reset=backbone is not None)
-        if y is None and isinstance(X, torch.utils.data.Dataset):
-            y = DatasetImages(X).labels()
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None."
-            )
+    def _read_set(self, X, y, sample_weight, image_size, classes=None, weigh_classes=True):
+        """Read, decode and check X, y and the weights: once, for all that learn from them.
+
+        Parameters
+        ----------
+        X, y, sample_weight : images, labels and weights of the user
+        image_size : int or None
+            The backbone's, where nothing was fitted before; else None.
+        classes : array-like or None, default=None
+            All labels that may occur; None takes those of `y`.
+        weigh_classes : bool, default=True
+            Whether `class_weight` counts, too; else whoever learns adds it.
+
+        Returns
+        -------
+        images : LabelledSet
+        """
+        if image_size is not None:
+            self.image_size_ = self.image_size or image_size
+        source = self._read(X, reset=image_size is not None)
+        y = find_labels(X, y, type(self).__name__)
         self.classes_, labels = encode_labels(y, classes)
         if len(source) != len(labels):
             hint = f" {ADD_AXIS}" if len(labels) == 1 else ""
@@ -334,18 +355,44 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
                 "Found input variables with inconsistent numbers of samples: "
                 f"{[len(source), len(labels)]}.{hint}"
             )
-        weights = weigh_images(self.classes_, labels, sample_weight, self.class_weight)
-        used = np.flatnonzero(weights)
-        if len(used) < len(labels):
-            source, labels, weights = source.select(used), labels[used], weights[used]
-        inspection = inspect_images(source, labels, self.image_size_, self.on_bad_file)
-        self.skipped_ = inspection.skipped
-        labels, weights = labels[inspection.kept], weights[inspection.kept]
-        weights = weights / weights.mean()
-        return LabelledImages(inspection.source, labels, weights, self.image_size_)
+        class_weight = self.class_weight if weigh_classes else None
+        weights = weigh_images(self.classes_, labels, sample_weight, class_weight)
+        kept = np.flatnonzero(weights)
+        if len(kept) < len(labels):
+            source = source.select(kept)
+        inspection = inspect_images(source, labels[kept], self.image_size_, self.on_bad_file)
+        self.skipped_, kept = inspection.skipped, kept[inspection.kept]
+        attributes = {name: getattr(self, name) for name in READ if hasattr(self, name)}
+        return LabelledSet(
+            inspection.source,
+            labels[kept],
+            self.classes_,
+            self.image_size_,
+            None if sample_weight is None else np.asarray(sample_weight, float)[kept],
+            weights[kept] / weights[kept].mean(),
+            Reading(attributes, kept, labels),
+        )
+
+    def _adopt(self, images, image_size, split_seed):
+        """Take on the form of a LabelledSet that another estimator read, and its splits."""
+        self.image_size_ = self.image_size or image_size
+        if self.image_size_ != images.image_size:
+            raise ValueError(
+                f"`image_size` is {self.image_size_}, but the images were read at "
+                f"{images.image_size}."
+            )
+        self.__dict__.update(images.reading.attributes)
+        self.classes_, self._split_seed = images.classes, split_seed
+
+    def _adopt_weighed(self, images, image_size):
+        """Take on the form of a LabelledSet; return it with weights of our own."""
+        self._adopt(images, image_size, self._split_seed)
+        return images.weigh_classes(self.class_weight)
 
     def _read(self, X, reset):
         """Turn X into a source of images; `reset` says that this is the fit."""
+        if isinstance(X, LabelledSet):
+            return X.source
         kind, X = sort_input(X)
         if reset:
             for name in ("n_features_in_", "feature_names_in_"):
@@ -390,7 +437,7 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
                 f"shape {factors.shape}, a smallest of {low:g}, and none above 0 for the branches "
                 f"{empty}."
             )
-        return images.weigh(factors)
+        return images.weigh_branches(factors)
 
     def _settings(self, n_images, seed):
         """Settle what is left to the backbone, for this many training images."""

@@ -56,7 +56,7 @@ class EnsembleStrategy(BaseEstimator):
         ----------
         module : RRRNet
             Trained in place.
-        images, validation : LabelledImages
+        images, validation : LabelledSet
             Validation may be None.
         settings : Settings
 

@@ -46,8 +46,6 @@ PUBLISHED = {
     "epochs_per_step": 60,
 }
 ATTENTION = "*.logits"  # the names of its parameters
-FORM = ("classes_", "image_size_", "image_shape_in_", "skipped_", "_image_format")
-FORM += ("n_features_in_", "feature_names_in_", "_split_seed")
 
 
 @dataclass(eq=False, repr=False)
@@ -305,19 +303,18 @@ class NetTailorClassifier(BaseImageClassifier):
                 f"{teacher!r}."
             )
         if hasattr(teacher, "module_"):
-            self._check_teacher(teacher, backbone)
+            self._check_teacher(teacher, teacher.module_, backbone)
             return teacher
         teacher = clone(teacher)
         self._check_unfitted(teacher)
         if self.teacher is not None and teacher.random_state is not None:
             seed = teacher._draw_seed()
-        teacher.__dict__.update({name: getattr(self, name) for name in FORM if hasattr(self, name)})
         teacher._check_parameters()
         loaded = teacher._load_backbone()
         # Random weights are drawn once.
         source = backbone if self.teacher is None else loaded
-        teacher.module_ = teacher._make_module(source)
-        self._check_teacher(teacher, backbone)
+        teacher._adopt(images, self.image_size_, self._split_seed)
+        self._check_teacher(teacher, teacher._make_module(source), backbone)
         teacher._learn(source, images, seed)
         return teacher
 
@@ -339,9 +336,8 @@ class NetTailorClassifier(BaseImageClassifier):
                     "teacher."
                 )
 
-    def _check_teacher(self, teacher, backbone):
-        """Check that the nodes of a teacher are those of the student."""
-        module = teacher.module_
+    def _check_teacher(self, teacher, module, backbone):
+        """Check that the nodes of a teacher, of its network, are those of the student."""
         whole = (backbone.name, backbone.depths, 1, backbone.planes[-len(module.branch_planes) :])
         given = (module.backbone_name, module.blocks, module.n_branches, module.branch_planes)
         if given != whole or module.is_reduced:

@@ -36,7 +36,7 @@ class EpochBatches:
 
 
 def load_batches(images, batches, ahead=False):
-    """Return a loader of the batches, lists of indices, of LabelledImages.
+    """Return a loader of the batches, lists of indices, of LabelledSet.
 
     `ahead` reads the next batch in a thread while the last one is worked on: for devices that
     leave the processor idle. There are no worker processes, so that it is safe inside those

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sklearn_rrr.training.labelled_images import batch_targets
+from sklearn_rrr.images.labelled_set import batch_targets
 
 MEMORY_BYTES, FILE_BYTES = 2**30, 2**34  # of kept features
 
@@ -20,7 +20,7 @@ class KeptFeatures(Dataset):
 
     Parameters
     ----------
-    images : LabelledImages
+    images : LabelledSet
     compute : callable
         From images (B, 3, S, S) to features (B, …).
     batch_size : int
@@ -45,7 +45,7 @@ class KeptFeatures(Dataset):
         return len(self.labels)
 
     def __getitems__(self, indices):
-        """Return features and targets, ordered as those of LabelledImages."""
+        """Return features and targets, ordered as those of LabelledSet."""
         index = torch.as_tensor(np.asarray(indices))
         return self.features[index.flatten()].movedim(-1, 1), batch_targets(self, index)
 
@@ -68,7 +68,7 @@ def keep_features(datasets, compute, batch_size, shape, dtype):
 
     Parameters
     ----------
-    datasets : list of LabelledImages or None
+    datasets : list of LabelledSet or None
     compute : callable
         From images (B, 3, S, S) to features (B, …).
     batch_size : int

@@ -76,7 +76,7 @@ def train(module, images, validation, settings, rate=None, after_step=None, pena
     module : RRRNet
         Trained in place. It ends with the averaged weights; with early stopping, with
         those of the best epoch.
-    images, validation : LabelledImages
+    images, validation : LabelledSet
         Validation may be None.
     settings : Settings
     rate : callable or None, default=None

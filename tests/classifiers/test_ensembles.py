@@ -87,10 +87,12 @@ def test_weights_of_images_count_in_each_branch(small, digits):
     X, y = digits
     weights = np.where(y == 0, 3.0, 1.0)
     clf = small(ensemble="bagging")
-    images = clf._read_training_data(X, y, weights, backbone=clf._load_backbone())
+    images = clf._read_set(X, y, weights, clf._load_backbone().image_size)
     counts = np.random.default_rng(0).integers(0, 3, (len(y), 2))
     product = weights[:, None] * counts
-    np.testing.assert_allclose(images.weigh(counts).weights, product / product.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        images.weigh_branches(counts).weights, product / product.mean(0), rtol=1e-6
+    )
 
 
 def test_bagged_branches_start_their_heads_on_their_samples(small, digits):

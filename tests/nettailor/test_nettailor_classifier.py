@@ -133,7 +133,7 @@ def test_scores_are_of_the_images_held_out(make, digits, monkeypatch):
     assert clf.teacher_.module_ is seen[0][0]
     # The network votes as the classifier predicts, image by image.
     training, held = clf._hold_out(
-        clf._read_training_data(*digits, None, clf.classes_), clf._split_seed
+        clf._read_set(*digits, None, None, clf.classes_), clf._split_seed
     )
     assert len(training) == 84
     indices = [

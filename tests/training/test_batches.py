@@ -8,11 +8,11 @@ import torch
 from torch.utils.data import TensorDataset
 
 from sklearn_rrr.images.forms import sort_input
+from sklearn_rrr.images.labelled_set import LabelledSet
 from sklearn_rrr.images.sources import make_source
 from sklearn_rrr.training import feature_cache as batches
 from sklearn_rrr.training.batches import EpochBatches, load_batches
 from sklearn_rrr.training.feature_cache import keep_features
-from sklearn_rrr.training.labelled_images import LabelledImages
 
 
 @pytest.mark.parametrize(("n", "size"), [(33, 32), (3, 2), (40, 16), (5, 8), (2, 2), (64, 32)])
@@ -49,7 +49,8 @@ def test_branches_have_their_own_order():
 def images():
     """Nine gray images of 4x4 pixels, each filled with its label."""
     pixels = np.arange(9, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
-    return LabelledImages(make_source("array", pixels), np.arange(9), np.arange(9) / 2, 4)
+    labels = np.arange(9)
+    return LabelledSet(make_source("array", pixels), labels, labels, 4, weights=labels / 2)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -138,5 +139,5 @@ def test_a_full_disk_costs_time_only(images, monkeypatch):
 def test_a_dataset_is_read_in_its_own_thread(images):
     pairs = TensorDataset(torch.zeros(4, 3, 8, 8), torch.arange(4))
     source = make_source(*sort_input(pairs))
-    assert LabelledImages(source, np.arange(4), np.ones(4), 8).reads_dataset
+    assert LabelledSet(source, np.arange(4), np.arange(4), 8).reads_dataset
     assert not images.reads_dataset

@@ -328,7 +328,7 @@ def test_penalty_is_added_to_the_loss_of_each_step(small, digits):
         shapes.append(images.shape[1:])
         return 1e6 * head.bias.sum()
 
-    images = clf._read_training_data(*digits, None, clf.classes_)
+    images = clf._read_set(*digits, None, None, clf.classes_)
     clf._train_on(images, clf._settings(len(images), 0), penalty=penalty)
     torch.testing.assert_close(before - head.bias, torch.full((2, 4), 8e-4), rtol=1e-3, atol=1e-7)
     assert shapes == [(3, 16, 16)] * 8
@@ -362,7 +362,7 @@ def test_held_modules_keep_every_bit(small, digits):
     held = ["stump.0", "stump.1", "branches.0.0.conv2", "branches.0.0.bn2"]
     clf.module_.hold(held)
     before = copy.deepcopy(clf.module_.state_dict())
-    images = clf._read_training_data(*digits, None, clf.classes_)
+    images = clf._read_set(*digits, None, None, clf.classes_)
     clf._train_on(images, clf._settings(len(images), 0))
     for name, value in clf.module_.state_dict().items():
         is_held = name.rpartition(".")[0] in [*held, "normalize"]
@@ -376,6 +376,6 @@ def test_averages_leave_the_counts_of_held_norms(small, digits):
     norm = clf.module_.stump[1]
     norm.num_batches_tracked.fill_(7)
     clf.module_.hold(["stump.0", "stump.1"])
-    images = clf._read_training_data(*digits, None, clf.classes_)
+    images = clf._read_set(*digits, None, None, clf.classes_)
     clf._train_on(images, clf._settings(len(images), 0))
     assert norm.num_batches_tracked == 7

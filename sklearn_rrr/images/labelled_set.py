@@ -1,0 +1,165 @@
+"""LabelledSet: images with labels and weights, read once, in parts for all who need some."""
+
+from dataclasses import dataclass
+
+import joblib
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from sklearn_rrr.images.forms import DatasetImages
+from sklearn_rrr.images.labels import weigh_images
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images were read.
+
+    Parameters
+    ----------
+    attributes : dict
+        What it settled, by the names of a fitted estimator's attributes.
+    kept : ndarray of int
+        Positions, among the images given, of those that can be read and whose weight is not 0.
+    given : ndarray of int
+        Labels of all images given, as indices of classes.
+    """
+
+    attributes: dict
+    kept: np.ndarray
+    given: np.ndarray
+
+
+class LabelledSet(Dataset):
+    """Images that were read, decoded and checked, with their labels and weights.
+
+    An estimator that trains others reads its images once and hands :meth:`subset` down, to be
+    learned from, scored on or resumed. Predictions take it in the place of X.
+
+    Parameters
+    ----------
+    source : ArrayImages, ItemImages or TensorImages
+        The n images.
+    labels : array-like of shape (n,)
+        Indices of classes.
+    classes : ndarray of shape (n_classes,)
+        All labels that may occur, in the user's type.
+    image_size : int
+        Height and width in pixels that images are resized to.
+    sample_weight : array-like of shape (n,) or None, default=None
+        As the user gave them.
+    weights : array-like of shape (n,), (n, M) or None, default=None
+        Weights in the loss, of a mean of 1, (n, M) where each of M branches has its own. None
+        takes those of the samples.
+    reading : Reading or None, default=None
+        How they were read; parts of a set share it.
+
+    Attributes
+    ----------
+    labels, weights : torch.Tensor
+    """
+
+    def __init__(
+        self, source, labels, classes, image_size, sample_weight=None, weights=None, reading=None
+    ):
+        self.source, self.image_size, self.classes = source, image_size, classes
+        self.labels, self.reading = torch.as_tensor(labels), reading
+        self.sample_weight = None if sample_weight is None else np.asarray(sample_weight, float)
+        if weights is None:
+            weights = self._weights(None)
+        self.weights = torch.as_tensor(weights, dtype=torch.float32)
+
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def y(self):
+        """The labels in the user's type: ndarray of shape (n,)."""
+        return self.classes[self.labels.numpy()]
+
+    @property
+    def reads_dataset(self):
+        """Whether images come from a Dataset of the user, perhaps of one thread only."""
+        return isinstance(getattr(self.source, "items", None), DatasetImages)
+
+    def subset(self, indices):
+        """Return the images at `indices`, with their labels and weights."""
+        indices = np.asarray(indices)
+        given = None if self.sample_weight is None else self.sample_weight[indices]
+        return LabelledSet(
+            self.source.select(indices),
+            self.labels[indices],
+            self.classes,
+            self.image_size,
+            given,
+            self.weights[indices],
+            self.reading,
+        )
+
+    def weigh_classes(self, class_weight):
+        """Return the same images, weighed by `class_weight` beside their sample weights.
+
+        "balanced" counts the images of this set. Images of weight 0 are left out.
+        """
+        weights = self._weights(class_weight)
+        used = np.flatnonzero(weights)
+        part = self if len(used) == len(self) else self.subset(used)
+        return part.with_weights(weights[used] / weights[used].mean())
+
+    def weigh_branches(self, factors):
+        """Return the same images with weights multiplied by factors (n, M)."""
+        weights = self.weights[:, None] * torch.as_tensor(factors, dtype=torch.float32)
+        return self.with_weights(weights / weights.mean(0))
+
+    def with_weights(self, weights):
+        """Return the same images with other weights in the loss."""
+        form = (self.source, self.labels, self.classes, self.image_size, self.sample_weight)
+        return LabelledSet(*form, weights, self.reading)
+
+    def _weights(self, class_weight):
+        weights = weigh_images(self.classes, self.labels.numpy(), self.sample_weight, class_weight)
+        return weights / weights.mean()
+
+    def fingerprint(self):
+        """Return a digest of pixels, labels and weights, whatever form X had."""
+        chunks = np.array_split(np.arange(len(self)), -(-len(self) // 256))
+        pixels = [
+            joblib.hash(self.source.load(index, self.image_size).contiguous().numpy())
+            for index in chunks
+        ]
+        content = [pixels, self.classes.tolist(), self.labels.numpy(), self.sample_weight]
+        return joblib.hash(content)
+
+    def __getitem__(self, index):
+        """Return one image (3, S, S) and its label in the user's type."""
+        image = self.source.load([index], self.image_size)[0]
+        return image, self.classes[self.labels[index]]
+
+    def __getitems__(self, indices):
+        """Return images (B, 3, S, S) and (labels, weights), each (B,); weights may be (B, M).
+
+        With `indices` (M, B) the images of all branches follow each other, (M·B, 3, S, S),
+        and labels and weights are (B, M).
+        """
+        index = torch.as_tensor(np.asarray(indices))
+        images = self.source.load(index.flatten().numpy(), self.image_size)
+        return images, batch_targets(self, index)
+
+
+def find_labels(X, y, name):
+    """Return y, or the labels of a Dataset; raise, for the estimator of that name, without."""
+    if y is None and isinstance(X, Dataset):
+        return DatasetImages(X).labels()
+    if y is None:
+        raise ValueError(f"{name} requires y to be passed, but the target y is None.")
+    return y
+
+
+def batch_targets(images, index):
+    """Return the labels and weights at an index (B,) or (M, B), each (B,) or (B, M)."""
+    labels, weights = images.labels[index], images.weights[index]
+    if index.ndim == 1:
+        return labels, weights
+    if weights.ndim == 3:  # (M, B, M): each branch its own weights of its own images
+        return labels.T, weights.diagonal(dim1=0, dim2=2)
+    return labels.T, weights.T
