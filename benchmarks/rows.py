@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed, parallel_config
 
-from sklearn_rrr.backbones.weights import write_atomically
+from sklearn_rrr._files import write_atomically
 
 
 def read_rows(file, text):

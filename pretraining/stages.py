@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from pretraining.synthesis import SyntheticImages
-from sklearn_rrr.backbones.weights import write_atomically
+from sklearn_rrr._files import write_atomically
 from sklearn_rrr.training.devices import seeded, use_bf16
 
 LOG = logging.getLogger("pretraining")

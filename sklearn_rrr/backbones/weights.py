@@ -11,7 +11,6 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
-from uuid import uuid4
 
 import torch
 import torchvision.models
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from sklearn_rrr._files import write_atomically
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.resnet import TORCHVISION
 
@@ -176,16 +176,6 @@ def _verify_hash(path, prefix):
     if not pin.exists():
         with suppress(OSError):  # a shared cache may be read-only
             write_atomically(pin, f"{digest}\n".encode())
-
-
-def write_atomically(path, content):
-    """Write bytes so that a reader finds the old file or the whole new one."""
-    temporary = path.parent / f".{uuid4().hex}"
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sha256(path):

@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_rrr._files import write_atomically
 from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
-from sklearn_rrr.backbones.weights import check_state, write_atomically
+from sklearn_rrr.backbones.weights import check_state
 from sklearn_rrr.classifiers.base import BaseImageClassifier
 from sklearn_rrr.classifiers.baselines import FineTuningClassifier, LastLayerClassifier
 from sklearn_rrr.classifiers.ensembles import ENSEMBLES

@@ -5,8 +5,8 @@ import json
 import torch
 from torch import nn
 
+from sklearn_rrr._files import write_atomically
 from sklearn_rrr._version import __version__
-from sklearn_rrr.backbones.weights import write_atomically
 from sklearn_rrr.deployment.model_files import check_estimator, check_target, encode
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms

@@ -12,7 +12,8 @@ import pandas as pd
 from safetensors.torch import save as serialize
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_rrr.backbones.weights import load_backbone, write_atomically
+from sklearn_rrr._files import write_atomically
+from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.deployment.model_files import (
     TASK,
     check_target,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from sklearn_rrr.backbones.weights import write_atomically
+from sklearn_rrr._files import write_atomically
 
 try:
     import fcntl
