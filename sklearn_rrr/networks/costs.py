@@ -233,6 +233,9 @@ class _evaluating:
 
 
 def _time(module, images):
+    """Return the milliseconds of one pass."""
+    # The interval of the median needs single passes: torch.utils.benchmark.Timer gives means of
+    # blocks, or three passes for each time, and its import starts the tools that build extensions.
     start = time.perf_counter()
     module(images)
     if images.is_cuda:
