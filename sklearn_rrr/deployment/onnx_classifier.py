@@ -1,22 +1,27 @@
 """Predict with an exported classifier; this module imports neither torch nor torchvision."""
 
 import json
+import os
 import threading
+import warnings
 from functools import cache
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
+from sklearn_rrr.images.decoding import decode_file, decode_pil, is_animated, to_rgb
 
 ENGINES = ("onnxruntime", "openvino")
 PRECISIONS = ("fp32", "bf16")
 BATCH = 64
 METADATA = ("classes", "image_size")
-WANTED = "X must be uint8 images, (n, h, w) or (n, h, w, 3), or a list of images"
+WANTED = "X must be uint8 images, (n, h, w) or (n, h, w, c), or a list of images or paths"
+EIGHT_BITS = "pictures must have 8 bits a channel, such as gray or RGB"
+CONVERT = "Bring it to that range and convert it to 'L' before."
 
 
 class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
@@ -109,8 +114,9 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            An array of uint8, (n, h, w) or (n, h, w, 3), or a list of such images, which
-            may differ in size, or of PIL images in gray or RGB.
+            An array of uint8, (n, h, w) or (n, h, w, c) in gray, RGB or RGBA, or a list,
+            1-D array or Series of such images, which may differ in size, of PIL images of 8
+            bits a channel, or of paths. They are decoded as :class:`RRRNetClassifier` does.
 
         Returns
         -------
@@ -120,7 +126,8 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the file cannot be used, or images have another form or dtype.
+            If the exported file or an image file cannot be used, or images have another form
+            or dtype.
         """
         return self._predict(X, 0)
 
@@ -227,34 +234,41 @@ def _batches(X):
                 "X[np.newaxis]; gray images need a channel axis here, X[..., np.newaxis]."
             )
         yield from (_as_rgb(X[start : start + BATCH]) for start in range(0, len(X), BATCH))
-    elif isinstance(X, (list, tuple)) and len(X):
-        yield from (_as_rgb(_as_array(image)[None]) for image in X)
+    elif (isinstance(X, (list, tuple)) or getattr(X, "ndim", 0) == 1) and len(X):
+        yield from (_as_rgb(_decode(image)[None]) for image in X)
     else:
         shape = f" of shape {X.shape}" if isinstance(X, np.ndarray) else ""
         raise ValueError(f"{WANTED}, at least one; got a {type(X).__name__}{shape}.")
 
 
-def _as_array(image):
-    if not isinstance(image, Image.Image):
+def _decode(image):
+    """Return the pixels of a file, PIL image or array-like."""
+    if isinstance(image, (str, os.PathLike)):
+        pixels, animated = decode_file(image)
+        if pixels.dtype != np.uint8:
+            raise ValueError(f"{image}: {EIGHT_BITS}; it has more. {CONVERT}")
+    elif isinstance(image, Image.Image):
+        if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+            raise ValueError(f"{EIGHT_BITS}; got the mode {image.mode!r}. {CONVERT}")
+        pixels, animated = decode_pil(image), is_animated(image)
+    else:
         return np.asarray(image)
-    if image.mode not in ("L", "RGB") or "transparency" in image.info:
-        raise ValueError(
-            f"PIL images must be gray or RGB, without transparency; got the mode {image.mode!r}. "
-            "Use image.convert('RGB'); put transparent images on white before."
-        )
-    return np.asarray(ImageOps.exif_transpose(image))
+    if animated:
+        warnings.warn(f"{image} has several frames; only one is used.", stacklevel=2)
+    return pixels
 
 
 def _as_rgb(images):
     n_axes, shape = images.ndim, images.shape[1:]
     if n_axes == 3:
         images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in shape:
+    channels = images.shape[3] if images.ndim == 4 else 0
+    if images.dtype != np.uint8 or channels not in (1, 3, 4) or 0 in shape:
         raise ValueError(
-            f"{WANTED}; got {images.dtype} of shape {shape} as one image. Open files before, put "
-            "channels last, leave alpha out, and bring numbers to uint8, 255 for white."
+            f"{WANTED}; got {images.dtype} of shape {shape} as one image. Put channels last, and "
+            "bring numbers to uint8, 255 for white."
         )
-    return np.ascontiguousarray(np.broadcast_to(images, (*images.shape[:3], 3)))
+    return np.ascontiguousarray(to_rgb(images))
 
 
 # ------------------------------------------------------------------------------- engines

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -32,13 +33,16 @@ def exported(digits, tmp_path_factory):
     return path
 
 
-def test_needs_no_torch(exported):
+def test_needs_no_torch(exported, tmp_path):
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "cat" / "1.png")
     code = f"""
 import sys
 import numpy as np
-from sklearn_rrr import OnnxClassifier
+from sklearn_rrr import OnnxClassifier, load_image_folder
 clf = OnnxClassifier({str(exported)!r})
 assert clf.predict(np.zeros((2, 9, 9), np.uint8)).shape == (2,)
+assert clf.predict(load_image_folder({str(tmp_path)!r}).paths).shape == (1,)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -81,9 +85,44 @@ def test_pictures_are_turned_upright_or_refused(exported, digits):
     np.testing.assert_allclose(
         clf.predict_proba([Image.open(turned)]), clf.predict_proba(upright), atol=1e-6
     )
-    for mode in ("RGBA", "LA", "P", "F", "I", "CMYK", "1"):
+    for mode in ("F", "I"):
         with pytest.raises(ValueError, match=f"gray or RGB.*got the mode '{mode}'"):
             clf.predict([image.convert(mode)])
+
+
+def test_pictures_are_decoded_as_for_training(exported, digits, tmp_path):
+    """Every colour mode of 8 bits, and files; transparency on white."""
+    clf, image = OnnxClassifier(exported), Image.fromarray(digits[0][0]).convert("RGB")
+    for mode in ("RGBA", "LA", "P", "CMYK", "1", "HSV"):
+        same = np.asarray(image.convert(mode).convert("RGB"))[None]
+        np.testing.assert_allclose(
+            clf.predict_proba([image.convert(mode)]), clf.predict_proba(same), atol=1e-6
+        )
+    clear = image.convert("RGBA")
+    clear.putalpha(0)
+    white = clf.predict_proba(np.full((1, 8, 8), 255, np.uint8))
+    for form in ([clear], np.asarray(clear)[None]):
+        np.testing.assert_allclose(clf.predict_proba(form), white, atol=1e-6)
+    clear.save(tmp_path / "clear.png")
+    image.save(tmp_path / "image.png")
+    paths = [tmp_path / "image.png", str(tmp_path / "clear.png")]
+    expected = np.concatenate([clf.predict_proba([image]), white])
+    for form in (paths, np.array(paths, dtype=object), pd.Series(paths)):
+        np.testing.assert_allclose(clf.predict_proba(form), expected, atol=1e-6)
+
+
+def test_files_that_cannot_be_used(exported, digits, tmp_path):
+    clf = OnnxClassifier(exported)
+    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png: pictures must have 8 bits a channel"):
+        clf.predict([tmp_path / "deep.png"])
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"text\.png: is no image of a known format"):
+        clf.predict([tmp_path / "text.png"])
+    frames = [Image.fromarray(image) for image in digits[0][:2]]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match=r"two\.gif has several frames"):
+        clf.predict([tmp_path / "two.gif"])
 
 
 def test_works_where_scikit_learn_wants_a_fitted_classifier(exported, digits):
@@ -187,7 +226,8 @@ def test_errors(exported, digits, tmp_path, monkeypatch):
         (np.zeros((0, 8, 8), np.uint8), r"at least one; got a ndarray of shape \(0, 8, 8\)"),
         (np.zeros((2, 0, 8), np.uint8), r"got uint8 of shape \(0, 8\)"),
         ([np.zeros(8, np.uint8)], r"got uint8 of shape \(8,\)"),
-        (["a.png"], "Open files before"),
+        (["a.png"], r"a\.png: no such file"),
+        (np.array(["a.png"]), r"a\.png: no such file"),
         ([], "got a list"),
     ):
         with pytest.raises(ValueError, match=match):
