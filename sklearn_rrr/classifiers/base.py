@@ -12,7 +12,6 @@ from os import PathLike
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
@@ -26,9 +25,9 @@ from sklearn_rrr.classifiers.ensembles import EnsembleStrategy
 from sklearn_rrr.classifiers.prediction import PredictingMixin
 from sklearn_rrr.images.augmentation import GEOMETRIC, PaperAugmentation, PerImage
 from sklearn_rrr.images.decoding import MAX_IMAGE_PIXELS
-from sklearn_rrr.images.forms import sort_input
+from sklearn_rrr.images.forms import find_labels, sort_input
 from sklearn_rrr.images.inspection import inspect_images
-from sklearn_rrr.images.labelled_set import LabelledSet, Reading, find_labels
+from sklearn_rrr.images.labelled_set import LabelledSet, Reading
 from sklearn_rrr.images.labels import encode_labels, hold_out, weigh_images
 from sklearn_rrr.images.layout import ADD_AXIS, SMALLEST_PICTURE
 from sklearn_rrr.images.sources import make_source

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
-from sklearn_rrr.images.forms import DatasetImages, sort_input, take_images
+from sklearn_rrr.images.forms import find_labels, sort_input, take_images
 from sklearn_rrr.images.inspection import inspect_images
 from sklearn_rrr.images.labels import encode_labels, weigh_images
 from sklearn_rrr.training.devices import seeded
@@ -68,12 +68,7 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
         """
         for name in self._fitted:
             self.__dict__.pop(name, None)
-        if y is None and isinstance(X, torch.utils.data.Dataset):
-            y = DatasetImages(X).labels()
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None."
-            )
+        y = find_labels(X, y, type(self).__name__)
         kind, form = sort_input(X)
         if kind == "rows":
             form = validate_data(self, X)

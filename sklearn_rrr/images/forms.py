@@ -79,7 +79,7 @@ def _as_items(X):
         if column.ndim != 1:
             return None
         X = column
-    items = [_picture_of(item) for item in X]
+    items = [split_item(item, from_dataset=False)[0] for item in X]
     if any(map(_is_image, items)) or not items:
         return items
     first = items[0]
@@ -117,13 +117,34 @@ def _is_image(item):
     return isinstance(item, (str, os.PathLike)) or _is_picture(item)
 
 
-def _picture_of(item):
-    """Take the image of a pair (image, label): a search splits a Dataset into lists of them."""
+def split_item(item, from_dataset):
+    """Split an item of a Dataset into (image,) or (image, label, …).
+
+    A search splits a Dataset into lists of its items. A tuple in a list may also be an image, as
+    nested numbers; it is an item only if it has two parts, and only the first is an image.
+    """
+    if from_dataset:
+        return item if isinstance(item, (tuple, list)) else (item,)
     if isinstance(item, tuple) and len(item) == 2:
         for is_one in (_is_image, _is_picture):
             if is_one(item[0]) and not is_one(item[1]):
-                return item[0]
-    return item
+                return item
+    return (item,)
+
+
+def find_labels(X, y, name):
+    """Return y, or the labels that X holds if it is a Dataset; `name` is the estimator's.
+
+    Raises
+    ------
+    ValueError
+        If there are no labels, or a Dataset cannot give an item.
+    """
+    if y is None and isinstance(X, Dataset):
+        y = DatasetImages(X).labels()
+    if y is None:
+        raise ValueError(f"{name} requires y to be passed, but the target y is None.")
+    return y
 
 
 def take_images(X, indices):
@@ -189,4 +210,4 @@ class DatasetImages:
             item = self.dataset[i]
         except Exception as error:  # it is the user's code
             raise ValueError(f"the Dataset raised {type(error).__name__}: {error}") from error
-        return item if isinstance(item, (tuple, list)) else (item,)
+        return split_item(item, from_dataset=True)

@@ -146,15 +146,6 @@ class LabelledSet(Dataset):
         return images, batch_targets(self, index)
 
 
-def find_labels(X, y, name):
-    """Return y, or the labels of a Dataset; raise, for the estimator of that name, without."""
-    if y is None and isinstance(X, Dataset):
-        return DatasetImages(X).labels()
-    if y is None:
-        raise ValueError(f"{name} requires y to be passed, but the target y is None.")
-    return y
-
-
 def batch_targets(images, index):
     """Return the labels and weights at an index (B,) or (M, B), each (B,) or (B, M)."""
     labels, weights = images.labels[index], images.weights[index]
