@@ -18,7 +18,7 @@ from sklearn_rrr._validation import check_bool, check_choice, check_int, check_r
 from sklearn_rrr.classifiers.meta import ImageData, ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
 from sklearn_rrr.search.block_search import BlockSearch
-from sklearn_rrr.search.checkpoints import CheckpointFolder, fingerprint, locked
+from sklearn_rrr.search.checkpoints import CheckpointFolder, digest_search, locked
 
 ORDERS = ("sequential", "cyclic")
 CRITERIA = ("score", "pareto")
@@ -65,9 +65,11 @@ class BlockSelector(ImageMetaClassifier):
     control : bool, default=False
         Whether (1, 1, 1, 1) is trained as long as the search was, too, for `results_`.
     checkpoint_dir : str, path or None, default=None
-        A folder in which a search that was interrupted goes on where it was. It holds a folder
-        for each search, told apart by its parameters and images, with pickles: use one that you
-        trust. Of an unseeded search the seeds are kept, too. They stay until you delete them.
+        Folder in which an interrupted search goes on where it was. It holds a folder for each
+        search, told apart by its parameters and images, with pickles: use one that you trust.
+        Parameters must be picklable, so lambdas raise. Functions are told apart by module and
+        name: after a change of their code, use another folder. Of an unseeded search the seeds
+        are kept, too. They stay until you delete them.
     random_state : int, RandomState instance or None, default=None
         Seed of the split and of every training; None takes the estimator's.
     verbose : int, default=0
@@ -230,7 +232,8 @@ class BlockSelector(ImageMetaClassifier):
     def _open_folder(self, estimator, data):
         """Yield the place of the search's networks: a folder of its own, or a temporary one."""
         seeded_by = self if self.random_state is not None else estimator
-        key = self._identify(estimator, seeded_by.random_state)
+        # Before a seed is drawn from it: a RandomState identifies the search, too.
+        random_state = copy.deepcopy(seeded_by.random_state)
         rng = check_random_state(seeded_by.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
         record = {"seeds": seeds, "costs": {}, "steps": {}}
@@ -238,12 +241,13 @@ class BlockSelector(ImageMetaClassifier):
             with tempfile.TemporaryDirectory(prefix="sklearn_rrr-") as folder:
                 yield CheckpointFolder(folder, record)
             return
-        folder = Path(self.checkpoint_dir) / f"blocks-{fingerprint([key, data.fingerprint()])}"
+        key = digest_search(self._identify(estimator, random_state), data.fingerprint())
+        folder = Path(self.checkpoint_dir) / f"blocks-{key}"
         with locked(folder):
             yield CheckpointFolder(folder, record)
 
     def _identify(self, estimator, random_state):
-        """Return the parameters that tell one search from another."""
+        """Return the parameters that tell one search from another, by their names."""
         own, inner = self.get_params(deep=False), estimator.get_params()
         for name in ("estimator", "checkpoint_dir", "verbose", "random_state"):
             own.pop(name)
@@ -252,4 +256,5 @@ class BlockSelector(ImageMetaClassifier):
         weights = inner["weights"]
         if isinstance(weights, (str, Path)) and Path(weights).is_file():
             inner["weights"] = np.fromfile(weights, dtype=np.uint8)
-        return own, inner, copy.deepcopy(random_state)
+        inner = {f"estimator__{name}": value for name, value in inner.items()}
+        return own | inner | {"random_state": random_state}

@@ -1,92 +1,62 @@
-"""Checkpoints: what tells one piece of work from another, and its results as files."""
+"""Checkpoints: the digest that identifies a search, its results as files, its lock."""
 
-import hashlib
 import io
 import json
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
 
 import joblib
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from sklearn.base import BaseEstimator
 
 from sklearn_rrr._files import write_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from sklearn_rrr.images.forms import as_numpy
 
 
-def fingerprint(value):
-    """Return a hexadecimal digest of a value's content, the same in every process.
+def digest_search(parameters, data):
+    """Return a hexadecimal digest of a search, the same in every process.
 
-    Numbers, strings, containers, arrays, tensors, frames, estimators, random states, functions
-    (their code, defaults and what they enclose), methods and objects of plain attributes.
+    Parameters
+    ----------
+    parameters : dict of str to object
+        Functions and classes enter by their names, estimators by their class and parameters.
+    data : str
+        Digest of the images, labels and weights.
+
+    Raises
+    ------
+    TypeError
+        Naming the first parameter that cannot be pickled.
     """
-    text = json.dumps(_describe(value), sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    # Apart from each other: within one digest, joblib tells shared objects from equal ones.
+    digests = {name: _digest_parameter(name, value) for name, value in parameters.items()}
+    return joblib.hash([digests, data])
 
 
-def _describe(value):
-    """Return what identifies a value, in what JSON holds."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [type(value).__name__, *map(_describe, value)]
-    if isinstance(value, dict):
-        return {"dict": sorted([str(_describe(k)), _describe(v)] for k, v in value.items())}
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = value.float().numpy() if value.is_floating_point() else value.numpy()
-    if hasattr(value, "iloc"):
-        value = value.to_numpy()
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _describe_array(np.asarray(value))
-    return [type(value).__module__, type(value).__qualname__, _describe_object(value)]
-
-
-def _is_empty(cell):
-    """Tell whether a variable of a closure has no value yet."""
+def _digest_parameter(name, value):
     try:
-        return cell.cell_contents is cell
-    except ValueError:
-        return True
+        return joblib.hash(_reduce(value))
+    except Exception as error:  # pickling runs code of the user
+        raise TypeError(
+            f"`{name}` must be something that can be pickled if `checkpoint_dir` is given; got "
+            f"{value!r} ({error}). Use a function or class of a module instead of a lambda or a "
+            "local one, or leave `checkpoint_dir` out."
+        ) from error
 
 
-def _describe_array(array):
-    if array.dtype.hasobject:
-        return ["array", array.shape, [_describe(item) for item in array.ravel().tolist()]]
-    content = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
-    return ["array", array.shape, array.dtype.str, content]
-
-
-def _describe_object(value):
-    if isinstance(value, np.random.RandomState):
-        return _describe(value.get_state())
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
-        held = [value.__defaults__, value.__kwdefaults__]
-        held.append([content for content in cells if content is not value])
-        code = _describe_object(value.__code__)
-        return [value.__module__, value.__qualname__, code, _describe(held)]
-    if isinstance(value, MethodType):
-        return _describe([value.__self__, value.__func__])
-    if isinstance(value, CodeType):
-        inner = [c if not isinstance(c, CodeType) else _describe_object(c) for c in value.co_consts]
-        return [value.co_code.hex(), list(value.co_names), list(map(str, inner))]
-    if isinstance(value, partial):
-        return _describe([value.func, value.args, value.keywords])
-    if isinstance(value, type):
-        return [value.__module__, value.__qualname__]
+def _reduce(value):
+    """Return what identifies a value, without the fitted state of estimators."""
     if isinstance(value, BaseEstimator):
-        return _describe(value.get_params(deep=False))
-    if isinstance(value, (Path, torch.device, torch.dtype)):
-        return str(value)
-    return _describe(vars(value)) if hasattr(value, "__dict__") else repr(value)
+        return [type(value), _reduce(value.get_params(deep=False))]
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return np.ascontiguousarray(as_numpy(value))  # strides enter the digest
+    if type(value) in (list, tuple):
+        return type(value)(map(_reduce, value))
+    if isinstance(value, dict):
+        return {key: _reduce(item) for key, item in value.items()}
+    return value
 
 
 class CheckpointFolder:
@@ -152,13 +122,12 @@ def locked(folder):
         If another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ValueError(
-                    f"Another process is at work in {str(folder)!r}; wait for it, or give this one "
-                    "a `checkpoint_dir` of its own."
-                ) from error
+    try:
+        lock = FileLock(folder / "lock").acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(
+            f"Another process is at work in {str(folder)!r}; wait for it, or give this one "
+            "a `checkpoint_dir` of its own."
+        ) from error
+    with lock:
         yield

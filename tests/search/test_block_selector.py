@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,24 @@ class Scores:
         return self.scores[estimator.blocks_]
 
 
-def constant(score):
-    return lambda estimator, X, y: score
+def half(estimator, X, y):
+    return 0.5
+
+
+def most(estimator, X, y):
+    return 0.9
+
+
+def score_as(score, estimator, X, y):
+    return score
+
+
+def same_image(image):
+    return image
+
+
+def same_values(image):
+    return image * 1.0
 
 
 RISING = {(1, 1, 1, 1): 0.5, (2, 1, 1, 1): 0.6, (2, 1, 2, 1): 0.7}
@@ -250,15 +267,19 @@ def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, 
         {"estimator__learning_rate": 0.1},
         {"scoring": Scores({(1, 1, 1, 1): 0.5})},
         {"scoring": Scores({(1, 1, 1, 1): 0.6})},
-        {"estimator__augmentation": lambda image: image},
-        {"estimator__augmentation": lambda image: image * 1.0},
-        {"scoring": constant(0.5)},
-        {"scoring": constant(0.9)},
+        {"estimator__augmentation": same_image},
+        {"estimator__augmentation": same_values},
+        {"scoring": half},
+        {"scoring": most},
+        {"scoring": partial(score_as, 0.5)},
+        {"scoring": partial(score_as, 0.6)},
         {"scoring": Scores({(1, 1, 1, 1): 0.5}).__call__},
         {"scoring": Scores({(1, 1, 1, 1): 0.6}).__call__},
         {"cv": [(np.arange(60), np.arange(60, 120))]},
         {"cv": [(np.arange(60, 120), np.arange(60))]},
         {"estimator__weights": make_backbone("tiny").state_dict()},
+        {"estimator__ensemble": BaggingEnsemble()},
+        {"estimator__ensemble": BaggingEnsemble(0.5)},
     ]
     for parameters in others:
         clone(same).set_params(**parameters).fit(X, y)
@@ -266,6 +287,22 @@ def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, 
     same.fit(picture_dataset(X, y))  # the same pixels again
     same.fit(picture_dataset(255 - X, y))
     assert len(list(tmp_path.iterdir())) == 2 + len(others)
+
+
+@pytest.mark.parametrize("name", ["scoring", "estimator__augmentation"])
+def test_checkpoints_need_parameters_that_can_be_pickled(one_epoch, digits, tmp_path, name):
+    selector = BlockSelector(one_epoch, max_blocks=4).set_params(**{name: lambda *_: 0.5})
+    selector.set_params(checkpoint_dir=tmp_path)
+    match = f"`{name}` must be something that can be pickled.*Use a function or class of a module"
+    with pytest.raises(TypeError, match=match):
+        selector.fit(*digits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_checkpoints_parameters_may_be_lambdas(one_epoch, digits):
+    scoring = lambda estimator, X, y: 0.7  # noqa: E731
+    selector = BlockSelector(one_epoch, max_blocks=4, scoring=scoring).fit(*digits)
+    assert selector.results_.score.tolist() == [0.7]
 
 
 SCRIPT = """
