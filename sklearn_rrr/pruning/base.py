@@ -24,7 +24,7 @@ from sklearn_rrr.classifiers.meta import (
 )
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
 from sklearn_rrr.images.labels import hold_out
-from sklearn_rrr.pruning.run import MEASURES, PruningRun
+from sklearn_rrr.pruning.run import COSTS, PruningRun
 
 
 class BasePruner(ImageMetaClassifier):
@@ -36,7 +36,7 @@ class BasePruner(ImageMetaClassifier):
     which returns the network as it is left, and ``_cost(network, image_size)``.
     """
 
-    _measures = ("parameters", "macs")
+    _costs = ("parameters", "macs")
     _trains_before = 0  # trainings before the first removal
 
     def __init__(
@@ -44,10 +44,10 @@ class BasePruner(ImageMetaClassifier):
         estimator=None,
         *,
         target=0.5,
-        measure="parameters",
-        max_drop=None,
+        cost="parameters",
+        tolerance=None,
         n_steps=5,
-        prune_every=None,
+        epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -56,10 +56,10 @@ class BasePruner(ImageMetaClassifier):
     ):
         self.estimator = estimator
         self.target = target
-        self.measure = measure
-        self.max_drop = max_drop
+        self.cost = cost
+        self.tolerance = tolerance
         self.n_steps = n_steps
-        self.prune_every = prune_every
+        self.epochs_per_step = epochs_per_step
         self.scoring = scoring
         self.validation_fraction = validation_fraction
         self.then = then
@@ -73,17 +73,17 @@ class BasePruner(ImageMetaClassifier):
 
     def _check_parameters(self):
         self._check_amount()
-        check_choice("measure", self.measure, self._measures)
-        if self.prune_every is not None:
-            check_int("prune_every", self.prune_every, 0)
+        check_choice("cost", self.cost, self._costs)
+        if self.epochs_per_step is not None:
+            check_int("epochs_per_step", self.epochs_per_step, 0)
         check_scoring_parameter(self.scoring)
         if self.validation_fraction is not None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
-        if self.max_drop is not None:
-            check_real("max_drop", self.max_drop, 0)
+        if self.tolerance is not None:
+            check_real("tolerance", self.tolerance, 0)
             if self.validation_fraction is None:
                 raise ValueError(
-                    f"`max_drop`={self.max_drop!r} needs images to score on; got "
+                    f"`tolerance`={self.tolerance!r} needs images to score on; got "
                     "`validation_fraction`=None. Use for example 0.2."
                 )
         if not isinstance(self.verbose, bool):
@@ -210,7 +210,7 @@ class BasePruner(ImageMetaClassifier):
         return network
 
     def _cost(self, network, image_size):
-        return MEASURES[self.measure](self._export(network), image_size)
+        return COSTS[self.cost](self._export(network), image_size)
 
     def _prune(self, run):
         """Lower the cost step by step, with a training after each."""
@@ -226,7 +226,7 @@ class BasePruner(ImageMetaClassifier):
             more = self._cut(run, limit)
             self._retrain(run, epochs)
             row = run.record()
-            if self.max_drop is not None and start["score"] - row["score"] > self.max_drop:
+            if self.tolerance is not None and start["score"] - row["score"] > self.tolerance:
                 row["kept"] = False
                 run.put(last)
                 break
@@ -234,7 +234,7 @@ class BasePruner(ImageMetaClassifier):
             if not more:
                 warnings.warn(
                     f"{type(self).__name__} removed all that it may, "
-                    f"{1 - run.cost() / start_cost:.1%} of the {self.measure}; `target` is "
+                    f"{1 - run.cost() / start_cost:.1%} of the {self.cost}; `target` is "
                     f"{self.target:g}.",
                     stacklevel=3,
                 )
@@ -243,8 +243,8 @@ class BasePruner(ImageMetaClassifier):
 
     def _epochs(self, run):
         """Return the epochs of a step: all steps together take as many as the first fit."""
-        if self.prune_every is not None:
-            return self.prune_every
+        if self.epochs_per_step is not None:
+            return self.epochs_per_step
         trainings = self.n_steps + self._trains_before
         return max(1, run.classifier._resolve_epochs(len(run.images)) // trainings)
 

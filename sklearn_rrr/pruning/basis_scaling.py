@@ -45,14 +45,14 @@ class BasisScalingPruner(BasePruner):
         convolutions that learn: what suits those is too little for them.
     target : float, default=0.5
         Share of the cost to remove, in [0, 0.999].
-    measure : {"parameters", "macs"}, default="parameters"
+    cost : {"parameters", "macs"}, default="parameters"
         What cost is.
-    max_drop : float or None, default=None
+    tolerance : float or None, default=None
         If the score falls by more than this below that of the start, pruning ends, without the
         step that did it. The start is the classifier before anything is removed.
     n_steps : int, default=5
         Number of removals on the way to `target`, of equal shares.
-    prune_every : int or None, default=None
+    epochs_per_step : int or None, default=None
         Epochs of training after each removal, and so between two of them, and here before the
         first; None takes as many as make all of them together as long as the estimator's own fit.
     scoring : str, callable or None, default=None
@@ -63,7 +63,7 @@ class BasisScalingPruner(BasePruner):
     then : pruner or None, default=None
         Another pruner that goes on with what this one leaves, on the same split: double pruning.
         It has no `estimator`, its `validation_fraction` and `random_state` are not used, and its
-        `target` and `max_drop` count from there.
+        `target` and `tolerance` count from there.
     random_state : int, RandomState instance or None, default=None
         Seed of split and training; None takes the estimator's.
     verbose : int, default=0
@@ -117,10 +117,10 @@ class BasisScalingPruner(BasePruner):
         norms=True,
         learning_rate=0.02,
         target=0.5,
-        measure="parameters",
-        max_drop=None,
+        cost="parameters",
+        tolerance=None,
         n_steps=5,
-        prune_every=None,
+        epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -130,10 +130,10 @@ class BasisScalingPruner(BasePruner):
         super().__init__(
             estimator,
             target=target,
-            measure=measure,
-            max_drop=max_drop,
+            cost=cost,
+            tolerance=tolerance,
             n_steps=n_steps,
-            prune_every=prune_every,
+            epochs_per_step=epochs_per_step,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,

@@ -24,15 +24,15 @@ class BlockPruner(BasePruner):
         None takes ``blocks=None``, all.
     target : float, default=0.5
         Share of the cost to remove, in [0, 0.999]; it is passed by less than one block.
-    measure : {"parameters", "macs"}, default="parameters"
+    cost : {"parameters", "macs"}, default="parameters"
         What cost is.
-    max_drop : float or None, default=None
+    tolerance : float or None, default=None
         If the score falls by more than this below that of the start, pruning ends, without the
         step that did it.
     n_steps : int, default=5
         Number of steps. Each removes as many blocks as bring it to its share of `target`, at least
         one; steps whose share is reached before are left out.
-    prune_every : int or None, default=None
+    epochs_per_step : int or None, default=None
         Epochs of training after each removal; None takes as many as make all of them together as
         long as the estimator's own fit.
     scoring : str, callable or None, default=None

@@ -35,14 +35,14 @@ class ChannelPruner(BasePruner):
         Whether channels of the residual streams are removed, too; else only inside the blocks.
     target : float, default=0.5
         Share of the cost to remove, in [0, 0.999].
-    measure : {"parameters", "macs"}, default="parameters"
+    cost : {"parameters", "macs"}, default="parameters"
         What cost is.
-    max_drop : float or None, default=None
+    tolerance : float or None, default=None
         If the score falls by more than this below that of the start, pruning ends, without the
         step that did it.
     n_steps : int, default=5
         Number of removals on the way to `target`, of equal shares.
-    prune_every : int or None, default=None
+    epochs_per_step : int or None, default=None
         Epochs of training after each removal; None takes as many as make all of them together as
         long as the estimator's own fit.
     scoring : str, callable or None, default=None
@@ -92,10 +92,10 @@ class ChannelPruner(BasePruner):
         criterion="taylor",
         streams=True,
         target=0.5,
-        measure="parameters",
-        max_drop=None,
+        cost="parameters",
+        tolerance=None,
         n_steps=5,
-        prune_every=None,
+        epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -105,10 +105,10 @@ class ChannelPruner(BasePruner):
         super().__init__(
             estimator,
             target=target,
-            measure=measure,
-            max_drop=max_drop,
+            cost=cost,
+            tolerance=tolerance,
             n_steps=n_steps,
-            prune_every=prune_every,
+            epochs_per_step=epochs_per_step,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,

@@ -24,12 +24,12 @@ class ElementPruner(BasePruner):
         :class:`RRRNetClassifier`.
     target : float, default=0.5
         Share of the parameters to set to zero.
-    max_drop : float or None, default=None
+    tolerance : float or None, default=None
         If the score falls by more than this below that of the start, pruning ends, without the
         step that did it.
     n_steps : int, default=5
         Number of removals on the way to `target`, of equal shares.
-    prune_every : int or None, default=None
+    epochs_per_step : int or None, default=None
         Epochs of training after each removal; None takes as many as make all of them together as
         long as the estimator's own fit.
     scoring : str, callable or None, default=None
@@ -71,16 +71,16 @@ class ElementPruner(BasePruner):
     True
     """
 
-    _measures = ("nonzero",)
+    _costs = ("nonzero",)
 
     def __init__(
         self,
         estimator=None,
         *,
         target=0.5,
-        max_drop=None,
+        tolerance=None,
         n_steps=5,
-        prune_every=None,
+        epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -90,10 +90,10 @@ class ElementPruner(BasePruner):
         super().__init__(
             estimator,
             target=target,
-            measure="nonzero",
-            max_drop=max_drop,
+            cost="nonzero",
+            tolerance=tolerance,
             n_steps=n_steps,
-            prune_every=prune_every,
+            epochs_per_step=epochs_per_step,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,

@@ -47,14 +47,14 @@ default="leave_one_out"
         Objective relevance of a kernel. "leave_one_out": by how much the balanced accuracy on the
         images held out falls without it; ties go by "taylor". The others, and a callable: see
         :class:`ChannelPruner`.
-    threshold : float, default=0.0
+    layer_tolerance : float, default=0.0
         Relevance of a kernel up to which leave-one-out removes it; and, for every criterion, how
         far the balanced accuracy on the images held out may fall by what is removed from one
         layer, before its retraining. The least relevant kernels go first.
     amount : float or None, default=None
         The share of each layer's kernels to be removed instead, the least relevant.
     target : float or None, default=None
-        The share of the network's `measure` to be removed instead: `amount` is chosen so. 0
+        The share of the network's `cost` to be removed instead: `amount` is chosen so. 0
         leaves the network as it is.
     selector : callable or None, default=None
         Subjective relevance, instead of all that: ``selector(layer, activation_mosaics, scores)``
@@ -70,16 +70,16 @@ default="leave_one_out"
     streams : bool, default=False
         Whether the channels of residual streams are removed, too, all layers of a stream at
         once; the stream's last reader is then its next layer. Else only inside the blocks.
-    measure : {"parameters", "macs"}, default="parameters"
+    cost : {"parameters", "macs"}, default="parameters"
         What `target` is a share of.
-    max_drop : float or None, default=None
+    tolerance : float or None, default=None
         Largest loss of score, against the start. A layer whose pruning goes beyond, after the
         retraining, is put back as it was; the next follows.
-    prune_every : int or None, default=None
+    epochs_per_step : int or None, default=None
         Epochs after each layer. With None all layers together take as long as the first fit, but
         each takes one epoch at least.
     scoring : str, callable or None, default=None
-        Scorer of `results_`, `max_drop` and :meth:`score`; None is accuracy.
+        Scorer of `results_`, `tolerance` and :meth:`score`; None is accuracy.
     validation_fraction : float or None, default=0.2
         Share of the images that is held out. None is for the criteria that need no such images,
         with `amount`, `target` or `selector`.
@@ -112,7 +112,7 @@ default="leave_one_out"
     Notes
     -----
     Kernels that can each be spared cannot be spared together: two that do the same have no
-    relevance each. So of those that `threshold` would remove, the least relevant are removed, as
+    relevance each. So of those that `layer_tolerance` would remove, the least relevant are removed, as
     many as the balanced accuracy allows when they are gone together.
 
     References
@@ -126,7 +126,7 @@ default="leave_one_out"
     >>> from sklearn_rrr import ProgressiveKernelPruner, RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, image_size=32, random_state=0)
-    >>> pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.25, prune_every=1)
+    >>> pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.25, epochs_per_step=1)
     >>> table = pruner.fit(X[:64] / 16, y[:64]).results_
     >>> table.layer.tolist()[:3]
     ['', 'stump.4.0.conv1', 'stump.4.0.conv2']
@@ -139,16 +139,16 @@ default="leave_one_out"
         estimator=None,
         *,
         criterion="leave_one_out",
-        threshold=0.0,
+        layer_tolerance=0.0,
         amount=None,
         target=None,
         selector=None,
         mosaic_images=16,
         retrain="progressive",
         streams=False,
-        measure="parameters",
-        max_drop=None,
-        prune_every=None,
+        cost="parameters",
+        tolerance=None,
+        epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -158,9 +158,9 @@ default="leave_one_out"
         super().__init__(
             estimator,
             target=target,
-            measure=measure,
-            max_drop=max_drop,
-            prune_every=prune_every,
+            cost=cost,
+            tolerance=tolerance,
+            epochs_per_step=epochs_per_step,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,
@@ -168,7 +168,7 @@ default="leave_one_out"
             verbose=verbose,
         )
         self.criterion = criterion
-        self.threshold = threshold
+        self.layer_tolerance = layer_tolerance
         self.amount = amount
         self.selector = selector
         self.mosaic_images = mosaic_images
@@ -178,7 +178,7 @@ default="leave_one_out"
     # ------------------------------------------------------------------------- checks
 
     def _check_amount(self):
-        check_real("threshold", self.threshold, 0, 1)
+        check_real("layer_tolerance", self.layer_tolerance, 0, 1)
         if self.amount is not None:
             check_real("amount", self.amount, 0, 0.999, "A share of each layer's kernels.")
         if self.target is not None:
@@ -189,7 +189,7 @@ default="leave_one_out"
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"`{given[0]}` and `{given[1]}` both say what goes; give one of them.")
-        name = "criterion" if self.criterion == "leave_one_out" else "threshold"
+        name = "criterion" if self.criterion == "leave_one_out" else "layer_tolerance"
         if self.validation_fraction is None and (name == "criterion" or not given):
             raise ValueError(
                 f"`{name}`={getattr(self, name)!r} needs images to score on; got "
@@ -209,7 +209,7 @@ default="leave_one_out"
     def _prune(self, run):
         """Simplify one layer after the other, with a retraining after each."""
         groups = find_groups(run.network, self.streams)
-        amount, epochs = self._find_amount(run), self.prune_every
+        amount, epochs = self._find_amount(run), self.epochs_per_step
         if epochs is None:
             epochs = max(1, run.classifier._resolve_epochs(len(run.images)) // max(len(groups), 1))
         self._begin(run, epochs)
@@ -220,7 +220,7 @@ default="leave_one_out"
         for group in tqdm([] if self.target == 0 else groups, **bar):
             whole = run.network
             row = self._simplify(run, group, amount, epochs)
-            if self.max_drop is not None and start["score"] - row["score"] > self.max_drop:
+            if self.tolerance is not None and start["score"] - row["score"] > self.tolerance:
                 row["kept"] = False
                 run.put(whole)
         run.put(self._export(run.network))
@@ -261,7 +261,7 @@ default="leave_one_out"
         if number < len(amounts):
             return amounts[number]
         warnings.warn(
-            f"{type(self).__name__} may not remove {self.target:.1%} of the {self.measure}, the "
+            f"{type(self).__name__} may not remove {self.target:.1%} of the {self.cost}, the "
             "`target`; one channel of each layer and part stays.",
             stacklevel=4,
         )
@@ -295,8 +295,8 @@ default="leave_one_out"
         return [channels for _, channels in rank_units([group], [ranks])]
 
     def _count_spared(self, run, group, units, relevance):
-        """Return how many units, the least relevant, go at the price that `threshold` allows."""
-        limit = self.threshold + ROUNDING
+        """Return how many units, the least relevant, go at the price that `layer_tolerance` allows."""
+        limit = self.layer_tolerance + ROUNDING
         if self.criterion == "leave_one_out":
             units = list(takewhile(lambda unit: relevance[unit].max() <= limit, units))
         gone = [[i for unit in units[:n] for i in unit.tolist()] for n in range(len(units) + 1)]

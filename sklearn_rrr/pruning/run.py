@@ -15,7 +15,7 @@ from sklearn_rrr.networks.costs import count_macs, count_parameters
 from sklearn_rrr.training.loss import BranchLoss
 
 SLOPE_BATCH = 8
-MEASURES = {
+COSTS = {
     "parameters": lambda network, image_size: count_parameters(network),
     "macs": count_macs,
     "nonzero": lambda network, image_size: count_nonzero(network.parameters()),

@@ -111,7 +111,7 @@ def test_own_criterion(run, digits, small):
         return [-torch.arange(float(g.size)) for g in groups]
 
     pruner = ChannelPruner(
-        run.classifier, criterion=first_channels_matter, target=0.3, n_steps=1, prune_every=0
+        run.classifier, criterion=first_channels_matter, target=0.3, n_steps=1, epochs_per_step=0
     ).fit(*digits)
     assert seen == [[g.size for g in groups]]
     network, stem = pruner.estimator_.module_, run.network.stump[0]
