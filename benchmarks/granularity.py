@@ -10,7 +10,6 @@ blocks are removed. Networks run with folded norms, taking turns, round after ro
 import argparse
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -33,11 +32,12 @@ SHARES = np.arange(0, 0.91, 0.1)
 
 
 class Untrained:
-    """As much of a PruningRun as a pruner needs that looks at weights only."""
+    """Part of a PruningRun that suffices for criteria without images."""
+
+    batches = None
 
     def __init__(self, network):
-        self.network = network
-        self.classifier = SimpleNamespace(image_size_=network.image_size)
+        self.network, self.image_size = network, network.image_size
 
     def put(self, network):
         self.network = network

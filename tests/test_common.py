@@ -69,7 +69,7 @@ OTHERS = {
     "blocks": BlockPruner(RRRNetClassifier("tiny", blocks=None, **TINY), target=0.05, n_steps=1),
     "elements": ElementPruner(RRRNetClassifier("tiny", **TINY), target=0.2, n_steps=2),
     "progressive": ProgressiveKernelPruner(
-        RRRNetClassifier("tiny", **TINY, n_branches=1), amount=0.2, prune_every=1
+        RRRNetClassifier("tiny", **TINY, n_branches=1), amount=0.2, epochs_per_step=1
     ),
 }
 

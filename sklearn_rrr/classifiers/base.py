@@ -515,6 +515,17 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
         rows = [{c: row[c] for c in columns if c in row} for row in self._net.history]
         self.history_ = pd.DataFrame(rows)
 
+    def _replace_network(self, network, trainable=None):
+        """Use another network from now on; `trainable` replaces `trainable_` if given."""
+        self.module_ = network.eval()
+        self.n_parameters_ = count_parameters(network)
+        if hasattr(self, "blocks_"):
+            self.blocks_ = network.blocks
+        self._folded = {}
+        self.__dict__.pop("_net", None)  # wraps the previous network
+        if trainable is not None:
+            self.trainable_ = trainable
+
     # ------------------------------------------------------------------- persistence
 
     @property

@@ -1,4 +1,4 @@
-"""Activations of the kernels of a layer."""
+"""Activation maps of a layer, for people and selectors to look at."""
 
 import numpy as np
 import torch
@@ -7,21 +7,21 @@ BATCH = 64  # images at a time
 
 
 def activation_maps(network, group, images):
-    """Return what the channels of a group hand on, for each image.
+    """Return the activations that a group of channels passes to its next layer.
 
     Parameters
     ----------
     network : RRRNet
-        In eval mode.
+        Network in eval mode.
     group : ChannelGroup
-        Of a stream, what its last reader reads.
+        Group of C channels. For a residual stream, its last reader is the next layer.
     images : Tensor of shape (n, 3, S, S)
         RGB in [0, 1], or uint8.
 
     Returns
     -------
     maps : ndarray of shape (C, n, h, w)
-        After norm and ReLU, so at least 0.
+        Activations after norm and ReLU, at least 0.
     """
     kept = []
     if group.readers[-1] == "head":
@@ -40,7 +40,7 @@ def activation_maps(network, group, images):
 
 
 def pick_images(images, number):
-    """Return up to `number` of LabelledImages, spread evenly over the classes: (n, 3, S, S)."""
+    """Load up to `number` of LabelledImages, spread evenly over the classes: (n, 3, S, S)."""
     order = np.argsort(images.labels.numpy(), kind="stable")
     picked = np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int)
     return images.source.load(order[picked], images.image_size)

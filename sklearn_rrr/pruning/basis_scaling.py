@@ -1,10 +1,11 @@
 """Basis scaling, and double pruning: arXiv:2108.02893.
 
-Derived from the paper's abstract. Each convolution becomes a basis of filters, from its singular
-value decomposition, and a 1x1 convolution that mixes them; see
-``sklearn_rrr.pruning.convolution_pairs``. Only a factor per basis vector learns, with norms and
-heads, and those that matter least are removed. Input and output channels stay, so that another
-pruner can follow: double pruning. The method may be covered by patents of its authors' employer.
+Derived from the abstract of the paper. Each convolution is split by its singular value
+decomposition into a basis of filters and a 1x1 convolution that mixes them; see
+:mod:`sklearn_rrr.pruning.convolution_pairs`. Only one factor for each basis vector is trained,
+with the norms and heads, and the least important basis vectors are removed. The numbers of input
+and output channels do not change, so that a second pruner can follow: double pruning. The method
+may be covered by patents of its authors' employer.
 """
 
 import copy
@@ -18,85 +19,54 @@ from sklearn_rrr.pruning.channel_groups import ChannelGroup
 from sklearn_rrr.pruning.channel_pruner import group_units, rank_units
 from sklearn_rrr.pruning.convolution_pairs import ConvPair, ScaledPair
 
-# Factors start at 1: decay would pull them to 0.
+# Factors start at 1; weight decay would shrink them to 0.
 UNDECAYED = ("*.scale",)
 
 
 class BasisScalingPruner(BasePruner):
-    """Prune the basis vectors of convolutions by factors that learn.
+    """Remove the basis vectors of convolutions whose trained factors matter least.
 
-    Each convolution is split, exactly, into its basis vectors and a 1x1 convolution; while only
-    factors on the vectors, norms and heads learn, those of least importance are removed, over all
-    layers together. What is left of a convolution is two where they are smaller, else one again.
-    Depthwise convolutions stay as they are.
+    Each convolution is split, exactly, into its basis vectors and a 1x1 convolution. While only
+    factors of the basis vectors, norms and heads are trained, the least important vectors of all
+    layers are removed. In the end each convolution becomes a pair of convolutions if that has
+    fewer weights, else a single one. Depthwise convolutions are not pruned.
 
     Parameters
     ----------
     estimator : classifier or None, default=None
-        An :class:`RRRNetClassifier`, :class:`FineTuningClassifier` or
-        :class:`LastLayerClassifier`, or a :class:`BlockSelector` or pruner of one. One that is
-        fitted is taken as it is, and not changed; else a copy is fitted to the images that are not
-        held out. A search clones what is inside, so that it is fitted anew; sklearn.frozen.
-        FrozenEstimator around it prevents that. None takes ``RRRNetClassifier()``.
+        Classifier to prune, fitted or not; default and details, here and below, as in
+        :class:`~sklearn_rrr.pruning.base.BasePruner`.
     norms : bool, default=True
-        Whether the factors and shifts of batch norms learn, too.
+        Whether the weights and biases of batch norms are trained with the factors.
     learning_rate : float, default=0.02
-        Step size of factors, norms and heads. Factors start at 1 and are the only weights of the
-        convolutions that learn: what suits those is too little for them.
-    target : float, default=0.5
-        Share of the cost to remove, in [0, 0.999].
-    measure : {"parameters", "macs"}, default="parameters"
-        What cost is.
-    max_drop : float or None, default=None
-        If the score falls by more than this below that of the start, pruning ends, without the
-        step that did it. The start is the classifier before anything is removed.
-    n_steps : int, default=5
-        Number of removals on the way to `target`, of equal shares.
-    prune_every : int or None, default=None
-        Epochs of training after each removal, and so between two of them, and here before the
-        first; None takes as many as make all of them together as long as the estimator's own fit.
-    scoring : str, callable or None, default=None
-        As in scikit-learn; None is the estimator's accuracy.
-    validation_fraction : float or None, default=0.2
-        Fraction of the images held out for scores; None scores nothing and learns from all. Where
-        the estimator was fitted on the same images before, scores flatter.
-    then : pruner or None, default=None
-        Another pruner that goes on with what this one leaves, on the same split: double pruning.
-        It has no `estimator`, its `validation_fraction` and `random_state` are not used, and its
-        `target` and `max_drop` count from there.
-    random_state : int, RandomState instance or None, default=None
-        Seed of split and training; None takes the estimator's.
-    verbose : int, default=0
-        1 shows a progress bar.
+        Step size of factors, norms and heads, above 0. Factors start at 1 and are the only
+        trained weights of the convolutions, so they need larger steps than the convolutions
+        themselves.
+    target, cost, tolerance, n_steps, epochs_per_step, scoring : optional
+        Amount and course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
+    validation_fraction, then, random_state, verbose : optional
+        As in :class:`~sklearn_rrr.pruning.base.BasePruner`.
 
     Attributes
     ----------
     estimator_ : classifier
-        Fitted, with the pruned network: it predicts, is saved and exported as any other. All of
-        it learns in ``partial_fit``; a new fit of it, or a clone, starts from its unpruned
-        backbone. `history_` is of the last training.
+        Fitted classifier with the pruned network.
     results_ : pandas.DataFrame
-        A row for the start and each step: ``pruner``, ``parameters`` and ``macs`` as they would be
-        left, ``nonzero`` of the parameters, ``score``, ``epochs`` and ``seconds`` since the start
-        and whether the step was ``kept``.
+        One row for the start and one for each step.
     classes_ : ndarray of shape (n_classes,)
         Labels.
     skipped_ : list
-        As of :class:`RRRNetClassifier`.
-    n_features_in_ : int
-        Length of a row; only where X had rows.
-    feature_names_in_ : ndarray of str
-        Names of the columns; only where X was a frame of rows with such names.
+        Images that could not be read.
 
     See Also
     --------
-    ChannelPruner : Makes a network narrower; follows well as `then`.
+    ChannelPruner : Removes channels; suited as `then`.
 
     References
     ----------
     Basis scaling and double pruning for efficient inference in network-based transfer learning
     (2021), arXiv:2108.02893. Molchanov et al. (2019), Importance estimation for neural network
-    pruning: the squared first-order term.
+    pruning: importance as the squared first-order term of the loss.
 
     Examples
     --------
@@ -110,6 +80,8 @@ class BasisScalingPruner(BasePruner):
     True
     """
 
+    _trains_before = 1  # to measure importance
+
     def __init__(
         self,
         estimator=None,
@@ -117,10 +89,10 @@ class BasisScalingPruner(BasePruner):
         norms=True,
         learning_rate=0.02,
         target=0.5,
-        measure="parameters",
-        max_drop=None,
+        cost="parameters",
+        tolerance=None,
         n_steps=5,
-        prune_every=None,
+        epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -130,10 +102,10 @@ class BasisScalingPruner(BasePruner):
         super().__init__(
             estimator,
             target=target,
-            measure=measure,
-            max_drop=max_drop,
+            cost=cost,
+            tolerance=tolerance,
             n_steps=n_steps,
-            prune_every=prune_every,
+            epochs_per_step=epochs_per_step,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,
@@ -142,8 +114,6 @@ class BasisScalingPruner(BasePruner):
         )
         self.norms = norms
         self.learning_rate = learning_rate
-
-    _trains_before = 1  # to learn what matters
 
     def _check_parameters(self):
         super()._check_parameters()
@@ -155,7 +125,7 @@ class BasisScalingPruner(BasePruner):
         self._retrain(run, epochs)
 
     def _freeze(self, network):
-        """Let factors, heads and perhaps norms learn, and nothing else."""
+        """Freeze all parameters but factors, heads and, if `norms`, norms."""
         network.freeze("all").requires_grad_(False)
         for module in network.modules():
             if isinstance(module, ScaledPair):
@@ -166,14 +136,14 @@ class BasisScalingPruner(BasePruner):
         return network
 
     def _retrain(self, run, epochs):
-        """Train, and keep the mean importance of each basis vector."""
+        """Train, and measure the importance of each basis vector meanwhile."""
         changes = {"learning_rate": self.learning_rate, "stump_lr_factor": 1.0}
         changes["undecayed"] = UNDECAYED
         with RunningImportance(run.network) as run.importance:
             if epochs:
                 run.train(epochs, **changes)
             else:
-                run.importance.measure(run)
+                run.importance.measure(run.batches)
 
     def _rank(self, run):
         groups = [
@@ -198,12 +168,12 @@ class BasisScalingPruner(BasePruner):
 
 
 def list_pairs(network):
-    """Return the pairs with factors in a network, with their names."""
+    """Return the names and modules of the pairs with factors in a network."""
     return [(n, m) for n, m in network.named_modules() if isinstance(m, ScaledPair)]
 
 
 def split_convolutions(network):
-    """Return a copy of a network that computes the same with pairs for convolutions."""
+    """Return an equivalent copy of a network whose convolutions are pairs with factors."""
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
         if isinstance(module, ConvPair):
@@ -216,12 +186,12 @@ def split_convolutions(network):
 
 
 class RunningImportance:
-    """The mean over batches of (s ∂L/∂s)², of all factors s, while the block lasts.
+    """Context manager that averages (s ∂L/∂s)² over backward passes, for all factors s.
 
     Parameters
     ----------
     network : RRRNet
-        With pairs; each backward pass through it counts.
+        Network with pairs.
     """
 
     def __init__(self, network):
@@ -244,11 +214,11 @@ class RunningImportance:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def mean(self, name):
-        """Return the mean importance of the vectors of a pair, (r,)."""
+        """Return the mean importance of the basis vectors of a pair, by its name: (r,)."""
         return self.sums[name] / self.counts[name]
 
-    def measure(self, run):
-        """Let one pass over the images count, without training."""
-        for loss, _ in run.losses():
+    def measure(self, batches):
+        """Add the gradients of one pass over LossBatches, without training."""
+        for loss, _, _ in batches.losses(self.network):
             loss.backward()
         self.network.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Block pruning: whole residual blocks are removed from a trained network.
+"""Block pruning: residual blocks are removed from a trained network.
 
 The backward counterpart of RRR-Net's block selection (arXiv:2310.01157, Algorithm 1).
 """
@@ -10,56 +10,39 @@ from sklearn_rrr.pruning.removal import drop_blocks, removable_blocks
 
 
 class BlockPruner(BasePruner):
-    """Remove the residual blocks that a network misses least: backward elimination.
+    """Remove the residual blocks without which the loss rises least: backward elimination.
 
-    The first block of a phase stays: it makes the phase's resolution and width.
-    What matters least is the block without which the loss on the images held out is lowest,
-    found anew at each step; without such images, on those to learn from.
+    The first block of each phase is never removed, since it changes the resolution and the number
+    of channels. At each step, blocks are ranked by the loss on the hold-out set without them; if
+    no images are held out, by the loss on the training images. A step removes at least one block,
+    so the last one may exceed `target`. Steps are skipped if an earlier one has reached their
+    share already.
 
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What is pruned: fitted, or to be fitted first, see :class:`BasisScalingPruner`. With
-        ``blocks=(1, 1, 1, 1)``, the default of :class:`RRRNetClassifier`, nothing can be removed:
-        None takes ``blocks=None``, all.
-    target : float, default=0.5
-        Share of the cost to remove, in [0, 0.999]; it is passed by less than one block.
-    measure : {"parameters", "macs"}, default="parameters"
-        What cost is.
-    max_drop : float or None, default=None
-        If the score falls by more than this below that of the start, pruning ends, without the
-        step that did it.
-    n_steps : int, default=5
-        Number of steps. Each removes as many blocks as bring it to its share of `target`, at least
-        one; steps whose share is reached before are left out.
-    prune_every : int or None, default=None
-        Epochs of training after each removal; None takes as many as make all of them together as
-        long as the estimator's own fit.
-    scoring : str, callable or None, default=None
-        As in scikit-learn; None is the estimator's accuracy.
-    validation_fraction : float or None, default=0.2
-        Fraction of the images held out for scores; None scores nothing and learns from all.
-    then : pruner or None, default=None
-        Another pruner that goes on with what this one leaves.
-    random_state : int, RandomState instance or None, default=None
-        Seed of split and training; None takes the estimator's.
-    verbose : int, default=0
-        1 shows a progress bar.
+        Classifier to prune, fitted or not. None uses ``RRRNetClassifier(blocks=None)``, which
+        keeps all blocks; the default of :class:`RRRNetClassifier`, ``blocks=(1, 1, 1, 1)``,
+        has none to remove.
+    target, cost, tolerance, n_steps, epochs_per_step, scoring : optional
+        Amount and course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
+    validation_fraction, then, random_state, verbose : optional
+        As in :class:`~sklearn_rrr.pruning.base.BasePruner`.
 
     Attributes
     ----------
     estimator_ : classifier
-        Fitted, with fewer blocks.
+        Fitted classifier with fewer blocks, see its `blocks_`.
     results_ : pandas.DataFrame
-        A row for each step, see :class:`BasisScalingPruner`.
+        One row for the start and one for each step.
     classes_ : ndarray of shape (n_classes,)
         Labels.
     skipped_ : list
-        As of :class:`RRRNetClassifier`.
+        Images that could not be read.
 
     See Also
     --------
-    BlockSelector : Adds blocks instead.
+    BlockSelector : Adds blocks instead of removing them.
 
     References
     ----------
@@ -89,7 +72,7 @@ class BlockPruner(BasePruner):
 
     def _refuse(self, blocks):
         raise ValueError(
-            f"`estimator` has the blocks {tuple(blocks)}, of which none can be removed; use for "
+            f"`estimator` has the blocks {tuple(blocks)}, of which none can be removed. Use for "
             "example blocks=None, which keeps all."
         )
 
@@ -97,15 +80,12 @@ class BlockPruner(BasePruner):
         if not removable_blocks(run.network):
             self._refuse(run.network.blocks)
         super()._prune(run)
-        run.classifier.blocks_ = run.network.blocks
 
     def _rank(self, run):
-        network, losses = run.network, {}
-        for name in removable_blocks(network):
-            run.put(self._without(network, [name]))
-            losses[name] = run.loss()
-        run.put(network)
-        return sorted(losses, key=losses.get)
+        """Return the names of blocks by the loss without each of them."""
+        names = removable_blocks(run.network)
+        losses = {name: run.loss(self._without(run.network, [name])) for name in names}
+        return sorted(names, key=losses.get)
 
     def _without(self, network, units):
         network = copy.deepcopy(network)

@@ -1,7 +1,7 @@
-"""Networks made smaller: which channels belong together, and how they are taken out.
+"""Groups of channels of a network that can only be removed together.
 
-Channels that additions tie belong to one group: those of a residual stream, which several
-convolutions write and read. The channels inside a block belong to two convolutions only.
+The channels of a residual stream form one group, since additions tie them: several convolutions
+write and read them. The channels inside a block are written by one convolution and read by another.
 """
 
 import itertools
@@ -15,21 +15,25 @@ from sklearn_rrr.networks.branch_layers import BranchLinear
 
 @dataclass
 class ChannelGroup:
-    """Channels that can only be removed together, by the names of an RRRNet's modules.
+    """Group of channels, described by the names of the modules of an RRRNet.
 
     Parameters
     ----------
     size : int
-        C, their number.
-    is_stream : bool
-        Whether they are a residual stream.
-    parts : int
-        Consecutive equal parts that must lose as many channels each: branches, groups.
-    writers, norms, readers : list of str
-        Convolutions that write the channels, the norms that follow, and convolutions, or the
-        head, that read them.
+        Number of channels, C.
+    is_stream : bool, default=False
+        Whether the channels are those of a residual stream.
+    parts : int, default=1
+        Number of consecutive equal parts, for branches or groups of a grouped convolution, that
+        must lose the same number of channels each.
+    writers : list of str
+        Convolutions that write the channels.
+    norms : list of str
+        Norm after each of the writers.
+    readers : list of str
+        Convolutions, or the head, that read the channels.
     shared : list of str
-        Readers all of whose branches read the same channels.
+        Readers whose branches all read the same channels.
     """
 
     size: int
@@ -42,17 +46,17 @@ class ChannelGroup:
 
     @property
     def name(self):
-        """Return the name of the convolution that writes the channels, the first of several."""
+        """Name of the group: its first writer."""
         return self.writers[0]
 
     def write(self, modules, conv, norm):
-        """Add a convolution that writes the channels, and its norm."""
+        """Add a writer and its norm."""
         self.writers.append(conv)
         self.norms.append(norm)
         self.parts = max(self.parts, modules[conv].groups)
 
     def read(self, modules, reader, shared=False):
-        """Add a module that reads the channels."""
+        """Add a reader."""
         self.readers.append(reader)
         if shared:
             self.shared.append(reader)
@@ -65,7 +69,7 @@ def _groups(module):
 
 
 def list_blocks(network):
-    """Yield the residual blocks of an RRRNet in order, each with its name."""
+    """Yield the name and the module of each residual block of an RRRNet, in order."""
     for part in ("stump", "branches"):
         for i, phase in getattr(network, part).named_children():
             if isinstance(phase, nn.Sequential):
@@ -74,23 +78,34 @@ def list_blocks(network):
 
 
 def list_layers(name, block):
-    """Return the names of the convolutions of a block, and of their norms, in order."""
+    """Return the names of the convolutions of a block and of their norms, as pairs in order."""
     numbers = range(1, len(block_layers(block)) + 1)
     return [(f"{name}.conv{i}", f"{name}.bn{i}") for i in numbers]
 
 
 def find_groups(network, streams=True):
-    """Return the channel groups of an RRRNet, from its first layer to its last.
+    """Find the channel groups of an RRRNet, from the first layer to the last.
 
     Parameters
     ----------
     network : RRRNet
+        Network to analyse.
     streams : bool, default=True
-        Whether those of the residual streams are among them.
+        Whether the groups of the residual streams are included.
 
     Returns
     -------
     groups : list of ChannelGroup
+        In the order of their first writers.
+
+    Examples
+    --------
+    >>> from sklearn_rrr import load_backbone
+    >>> from sklearn_rrr.networks.rrr_net import RRRNet
+    >>> network = RRRNet(load_backbone("resnet18", weights=None)[0], 3, blocks=(1, 1, 1, 1))
+    >>> stream, inside, *_ = find_groups(network)
+    >>> stream.writers, inside.writers, inside.readers
+    (['stump.0', 'stump.4.0.conv2'], ['stump.4.0.conv1'], ['stump.4.0.conv2'])
     """
     modules = dict(network.named_modules())
 
@@ -104,7 +119,7 @@ def find_groups(network, streams=True):
     stream = start("stump.0", "stump.1", is_stream=True)
     for name, block in list_blocks(network):
         layers = list_layers(name, block)
-        # The first block after the split reads the one stump.
+        # All branches of the first block after the split read the same stump.
         shared = not is_split and name.startswith("branches.")
         is_split |= shared
         stream.read(modules, layers[0][0], shared)

@@ -1,4 +1,4 @@
-"""Channel pruning: whole channels of convolutions are removed, with all that is tied to them."""
+"""Channel pruning: channels of convolutions are removed, with all channels tied to them."""
 
 import copy
 from operator import itemgetter
@@ -13,59 +13,42 @@ from sklearn_rrr.pruning.removal import keep_channels
 
 
 class ChannelPruner(BasePruner):
-    """Remove the channels of a network that matter least, step by step.
+    """Remove the least important channels of all layers, step by step.
 
-    Channels are removed for good: the network becomes narrower, and smaller in every measure.
-    Those that additions tie, the residual streams, go together in all their layers; the branches
-    of an RRR-Net lose as many channels each.
+    The network becomes narrower: fewer parameters, multiply-adds and activations. Channels that
+    additions tie, those of a residual stream, are removed in all their layers at once. The
+    branches of an RRR-Net lose the same number of channels each.
 
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What is pruned: fitted, or to be fitted first, see :class:`BasisScalingPruner`. None is an
-        :class:`RRRNetClassifier`.
+        Classifier to prune, fitted or not; default and details, here and below, as in
+        :class:`~sklearn_rrr.pruning.base.BasePruner`.
     criterion : {"taylor", "norm", "l1", "fisher"} or callable, default="taylor"
-        Importance: "taylor", the squared first-order change of the loss; "norm", the factor of
-        the channel's batch norm; "l1", the L1 norm of its kernel; "fisher", the Fisher ratio of
-        its mean activation. A callable ``criterion(run, groups)`` returns, for each
-        :class:`~sklearn_rrr.pruning.channel_groups.ChannelGroup`, an array of ``group.size``
-        numbers, smaller ones for what may go; ``run.network`` is the network, ``run.losses()``
-        yields the loss of each batch. ``sklearn_rrr.pruning.criteria`` holds those named here.
+        Importance of a channel: "taylor", the squared first-order change of the loss; "norm", the
+        factor of its batch norm; "l1", the L1 norm of its kernel; "fisher", the Fisher ratio of
+        its mean activation. A callable ``criterion(network, groups, batches)`` returns, for each
+        :class:`~sklearn_rrr.pruning.channel_groups.ChannelGroup`, an array of shape
+        (group.size,), with small values for unimportant channels.
+        ``batches.losses(network)`` yields (loss, labels, weights) for each batch of training
+        images; see :class:`~sklearn_rrr.pruning.loss_batches.LossBatches`.
     streams : bool, default=True
-        Whether channels of the residual streams are removed, too; else only inside the blocks.
-    target : float, default=0.5
-        Share of the cost to remove, in [0, 0.999].
-    measure : {"parameters", "macs"}, default="parameters"
-        What cost is.
-    max_drop : float or None, default=None
-        If the score falls by more than this below that of the start, pruning ends, without the
-        step that did it.
-    n_steps : int, default=5
-        Number of removals on the way to `target`, of equal shares.
-    prune_every : int or None, default=None
-        Epochs of training after each removal; None takes as many as make all of them together as
-        long as the estimator's own fit.
-    scoring : str, callable or None, default=None
-        As in scikit-learn; None is the estimator's accuracy.
-    validation_fraction : float or None, default=0.2
-        Fraction of the images held out for scores; None scores nothing and learns from all.
-    then : pruner or None, default=None
-        Another pruner that goes on with what this one leaves.
-    random_state : int, RandomState instance or None, default=None
-        Seed of split and training; None takes the estimator's.
-    verbose : int, default=0
-        1 shows a progress bar.
+        Whether channels of residual streams are removed, too; else only those inside blocks.
+    target, cost, tolerance, n_steps, epochs_per_step, scoring : optional
+        Amount and course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
+    validation_fraction, then, random_state, verbose : optional
+        As in :class:`~sklearn_rrr.pruning.base.BasePruner`.
 
     Attributes
     ----------
     estimator_ : classifier
-        Fitted, with the narrower network.
+        Fitted classifier with the pruned network.
     results_ : pandas.DataFrame
-        A row for each step, see :class:`BasisScalingPruner`.
+        One row for the start and one for each step.
     classes_ : ndarray of shape (n_classes,)
         Labels.
     skipped_ : list
-        As of :class:`RRRNetClassifier`.
+        Images that could not be read.
 
     References
     ----------
@@ -92,10 +75,10 @@ class ChannelPruner(BasePruner):
         criterion="taylor",
         streams=True,
         target=0.5,
-        measure="parameters",
-        max_drop=None,
+        cost="parameters",
+        tolerance=None,
         n_steps=5,
-        prune_every=None,
+        epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -105,10 +88,10 @@ class ChannelPruner(BasePruner):
         super().__init__(
             estimator,
             target=target,
-            measure=measure,
-            max_drop=max_drop,
+            cost=cost,
+            tolerance=tolerance,
             n_steps=n_steps,
-            prune_every=prune_every,
+            epochs_per_step=epochs_per_step,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,
@@ -126,7 +109,7 @@ class ChannelPruner(BasePruner):
 
     def _rank(self, run):
         groups = find_groups(run.network, self.streams)
-        return rank_units(groups, score_channels(self.criterion, run, groups))
+        return rank_units(groups, score_channels(self.criterion, run.network, groups, run.batches))
 
     def _without(self, network, units):
         network = copy.deepcopy(network)
@@ -136,20 +119,31 @@ class ChannelPruner(BasePruner):
 
 
 def rank_units(groups, scores):
-    """Return what can be removed, least important first.
+    """Return the units that can be removed, least important first.
 
-    A unit is a group and as many channels of it as it has parts, the least important left of
-    each; the last ones of a group are no unit.
+    A unit consists of one channel from each part of a group: the least important ones, then the
+    second least important ones, and so on. The most important ones are never removed.
 
     Parameters
     ----------
     groups : list of ChannelGroup
-    scores : list of Tensor
-        Of shape (C,) each.
+        Channels to rank.
+    scores : list of Tensor of shape (C,)
+        Importance of the C channels of each group.
 
     Returns
     -------
-    units : list of (ChannelGroup, Tensor)
+    units : list of (ChannelGroup, Tensor of int)
+        Group, and positions of the unit's channels in it, of shape (group.parts,).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_rrr.pruning.channel_groups import ChannelGroup
+    >>> group = ChannelGroup(4, parts=2, writers=["conv"])
+    >>> [(_, channels)] = rank_units([group], [torch.tensor([0.3, 0.1, 0.2, 0.9])])
+    >>> channels.tolist()
+    [1, 2]
     """
     units = []
     for group, score in zip(groups, scores, strict=True):
@@ -162,7 +156,7 @@ def rank_units(groups, scores):
 
 
 def group_units(units):
-    """Yield each group of which units are to go, and the positions of the channels that stay."""
+    """Yield each group that loses units, and the positions of its remaining channels."""
     gone = {}
     for group, channels in units:
         gone.setdefault(group.name, (group, []))[1].append(channels)

@@ -1,8 +1,8 @@
-"""Convolutions as products of two: a basis of filters, and a 1x1 convolution that mixes them.
+"""Convolutions as pairs: a basis of filters, and a 1x1 convolution that mixes them.
 
-Basis scaling (arXiv:2108.02893; derived from its abstract): a convolution's weight
-W = V diag(σ) Uᵀ, (c_out, k²·c_in), is split by its singular value decomposition, and each basis
-vector gets a factor s that learns. Grouped convolutions are split group by group.
+Basis scaling (arXiv:2108.02893; derived from its abstract): the weight W = V diag(σ) Uᵀ of a
+convolution, (c_out, k²·c_in), is split by its singular value decomposition, and each basis vector
+gets a trained factor s. Grouped convolutions are split group by group.
 """
 
 import torch
@@ -12,7 +12,7 @@ from sklearn_rrr.networks.branch_layers import BranchConv2d
 
 
 def with_weight(conv, weight, bias=None, **form):
-    """Return a convolution like `conv`, of another weight; `form` sets attributes of it."""
+    """Return a convolution like `conv` with another weight; `form` replaces its attributes."""
     if isinstance(conv, BranchConv2d):
         blank = BranchConv2d(conv.n_branches, nn.Conv2d(1, 1, 1, device="meta"))
         blank.form = conv.form
@@ -29,12 +29,12 @@ def with_weight(conv, weight, bias=None, **form):
 
 
 class ConvPair(nn.Module):
-    """A convolution of few filters, `basis`, and a 1x1 convolution, `mix`.
+    """Pair of a convolution with few filters, `basis`, and a 1x1 convolution, `mix`.
 
-    Both are grouped alike: (B, G·c_in, H, W) -> (B, G·r, h, w) -> (B, G·c_out, h, w).
+    Both have G groups: (B, G·c_in, H, W) -> (B, G·r, h, w) -> (B, G·c_out, h, w).
     """
 
-    # The form of `mix`, beyond its groups.
+    # Attributes of `mix`, apart from its groups.
     MIXING = {
         "kernel_size": (1, 1),
         "stride": (1, 1),
@@ -59,11 +59,11 @@ class ConvPair(nn.Module):
 
     @property
     def rank(self):
-        """r, of all groups together."""
+        """Number of basis vectors of all groups together."""
         return self.basis.out_channels
 
     def merge(self):
-        """Return the one convolution that computes the same."""
+        """Return one convolution that computes the same."""
         basis, mix = self.basis.weight, self.mix.weight
         g, r = self.groups, self.rank // self.groups
         left = mix.reshape(g, -1, r).double()
@@ -72,14 +72,14 @@ class ConvPair(nn.Module):
         return with_weight(self.basis, weight, self.mix.bias)
 
     def smallest(self):
-        """Return the pair where it has fewer weights than the one convolution, else that."""
+        """Return the pair if it has fewer weights than one convolution, else that convolution."""
         g, c_in = self.groups, self.basis.weight[0].numel()
         r, c_out = self.rank // g, self.out_channels // g
         return self if r * (c_in + c_out) < c_in * c_out else self.merge()
 
 
 class ScaledPair(ConvPair):
-    """A pair whose basis vectors are weighed by σ·s; s, `scale`, starts at 1 and learns."""
+    """Pair whose basis vectors are multiplied by σ·s; s, `scale`, is trained and starts at 1."""
 
     def __init__(self, basis, mix, sigma):
         super().__init__(basis, mix)
@@ -89,7 +89,7 @@ class ScaledPair(ConvPair):
     @classmethod
     @torch.no_grad()
     def split(cls, conv):
-        """Split a convolution by its singular value decomposition, exactly at s = 1."""
+        """Split a convolution by its singular value decomposition; exact at s = 1."""
         weight, g = conv.weight, conv.groups
         left, sigma, right = torch.linalg.svd(
             weight.reshape(g, weight.shape[0] // g, -1).double(), full_matrices=False
@@ -104,11 +104,11 @@ class ScaledPair(ConvPair):
         return self.mix(self.basis(x) * (self.sigma * self.scale)[:, None, None])
 
     def merge(self):
-        """Return the one convolution that computes the same."""
+        """Return one convolution that computes the same."""
         return self._plain().merge()
 
     def fold(self):
-        """Return the pair with σ·s in its second convolution, or one convolution if smaller."""
+        """Multiply σ·s into `mix`; return the plain pair, or one convolution if that is smaller."""
         return self._plain().smallest()
 
     @torch.no_grad()
@@ -120,9 +120,9 @@ class ScaledPair(ConvPair):
 
     @torch.no_grad()
     def keep(self, index):
-        """Return the pair with some of its basis vectors, as many in each group.
+        """Return the pair with the basis vectors at the positions `index` only.
 
-        `index` holds their positions among all, in order.
+        The positions are in ascending order, with the same number in each group.
         """
         local = index.view(self.groups, -1) - self.rank // self.groups * torch.arange(
             self.groups, device=index.device

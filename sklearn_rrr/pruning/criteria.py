@@ -1,6 +1,13 @@
-"""How much the channels of a network matter: each criterion by its name.
+"""Importance of the channels of a network: one function for each criterion.
 
-B is the batch, C the number of channels of a group.
+Every criterion is called with ``(network, groups, batches)``:
+
+- ``network``, an RRRNet in eval mode, whose modules are found by ``network.get_submodule(name)``;
+- ``groups``, a list of :class:`~sklearn_rrr.pruning.channel_groups.ChannelGroup`;
+- ``batches``, the training images as :class:`~sklearn_rrr.pruning.loss_batches.LossBatches`.
+
+It returns a tensor of shape (C,) for each group of C channels; channels with small values are
+removed first.
 """
 
 from contextlib import contextmanager
@@ -9,20 +16,24 @@ import torch
 from torch import nn
 
 
-def score_norms(run, groups):
-    """Return |γ| of the norms after the channels (Liu et al. 2017, network slimming)."""
+def score_norms(network, groups, batches):
+    """Return |γ| of the norms after the channels, averaged over the norms of a group.
+
+    Liu et al. (2017), Learning efficient convolutional networks through network slimming.
+    """
     return [
-        torch.stack([run.network.get_submodule(n).weight.detach().abs() for n in g.norms]).mean(0)
+        torch.stack([network.get_submodule(n).weight.detach().abs() for n in g.norms]).mean(0)
         for g in groups
     ]
 
 
-def score_l1(run, groups):
-    """Return the L1 norm of the kernels that write the channels (Li et al. 2017).
+def score_l1(network, groups, batches):
+    """Return the L1 norm of the kernels that write the channels, relative to their layer's mean.
 
-    As a multiple of their layer's mean: layers have kernels of different sizes.
+    Li et al. (2017), Pruning filters for efficient ConvNets. Without the division by the mean,
+    layers with large kernels would never be pruned.
     """
-    return [torch.stack([_l1(run.network, name) for name in g.writers]).mean(0) for g in groups]
+    return [torch.stack([_l1(network, name) for name in g.writers]).mean(0) for g in groups]
 
 
 def _l1(network, name):
@@ -32,16 +43,17 @@ def _l1(network, name):
     return norms / norms.mean().clamp(min=1e-12)
 
 
-def score_taylor(run, groups):
-    """Return the mean over batches of (γ ∂L/∂γ + β ∂L/∂β)² (Molchanov et al. 2019, Eq. 8).
+def score_taylor(network, groups, batches):
+    """Return the mean over batches of (γ ∂L/∂γ + β ∂L/∂β)², summed over the norms before squaring.
 
-    What a channel tied to others adds to the loss is the sum over its norms.
+    Molchanov et al. (2019), Importance estimation for neural network pruning, Eq. 8. The sum runs
+    over all norms that write to a residual stream.
     """
-    network, totals, n_batches = run.network, [torch.zeros(g.size) for g in groups], 0
+    totals, n_batches = [torch.zeros(g.size) for g in groups], 0
     norms = [[network.get_submodule(n) for n in g.norms] for g in groups]
     leaves = [p for group in norms for norm in group for p in (norm.weight, norm.bias)]
-    with learning(leaves):
-        for loss, _ in run.losses():
+    with requiring_grad(leaves):
+        for loss, _, _ in batches.losses(network):
             slopes = torch.autograd.grad(loss, leaves)
             products = iter([(p * s).detach().cpu() for p, s in zip(leaves, slopes, strict=True)])
             for total, group in zip(totals, norms, strict=True):
@@ -51,8 +63,8 @@ def score_taylor(run, groups):
 
 
 @contextmanager
-def learning(parameters):
-    """Let parameters have slopes inside the block."""
+def requiring_grad(parameters):
+    """Set ``requires_grad`` of parameters inside the block, and restore it afterwards."""
     before = [p.requires_grad for p in parameters]
     for p in parameters:
         p.requires_grad_(True)
@@ -63,42 +75,49 @@ def learning(parameters):
             p.requires_grad_(value)
 
 
-def score_fisher(run, groups):
-    """Return the Fisher ratio of the channels' mean activations: between over within classes.
+def score_fisher(network, groups, batches):
+    """Return the Fisher ratio of the channels' mean activations: variance between / within classes.
 
-    Of channels inside blocks after their ReLU; of a stream what each block adds to it, the largest
-    ratio counts.
+    Activations are taken after the ReLU inside blocks, and before it for residual streams, where
+    the largest ratio over the blocks counts.
     """
     names = {name for g in groups for name in g.norms}
-    sums = dict.fromkeys(names, 0.0)  # Σ w x per class, (K, C)
     inside = {name for g in groups if not g.is_stream for name in g.norms}
+    sums = dict.fromkeys(names, 0.0)  # Σ w x for each class, (K, C)
     squares = dict(sums)  # Σ w x², (C,)
-    counts, pooled = 0.0, {}
-
-    def pool(name):
-        def keep(_, __, output):
-            output = output.relu() if name in inside else output
-            pooled[name] = output.float().mean((2, 3))
-
-        return keep
-
-    norms = [(run.network.get_submodule(name), pool(name)) for name in names]
-    hooks = [norm.register_forward_hook(hook) for norm, hook in norms]
-    try:
-        for _, (_, labels, weights) in run.losses():
+    counts = 0.0  # Σ w for each class, (K,)
+    with _pooling(network, names, inside) as pooled:
+        for _, labels, weights in batches.losses(network):
             labels, weights = labels.cpu(), weights.cpu().double()
             share = weights if weights.ndim == 1 else weights.mean(1)  # over branches
-            one_hot = nn.functional.one_hot(labels, run.network.n_classes).double().T * share
+            one_hot = nn.functional.one_hot(labels, network.n_classes).double().T * share
             counts = counts + one_hot.sum(1)
             for name in names:
                 x = pooled[name].detach().double().cpu()
                 sums[name] = sums[name] + one_hot @ x
                 squares[name] = squares[name] + share @ x.square()
+    ratios = {name: _fisher(sums[name], squares[name], counts) for name in names}
+    return [torch.stack([ratios[n] for n in g.norms]).amax(0) for g in groups]
+
+
+@contextmanager
+def _pooling(network, names, rectified):
+    """Yield a dict of the spatial means (B, C) of norms' last outputs, some after a ReLU."""
+    pooled = {}
+
+    def pool(name):
+        def keep(_, __, output):
+            output = output.relu() if name in rectified else output
+            pooled[name] = output.float().mean((2, 3))
+
+        return keep
+
+    hooks = [network.get_submodule(name).register_forward_hook(pool(name)) for name in names]
+    try:
+        yield pooled
     finally:
         for hook in hooks:
             hook.remove()
-    ratios = {name: _fisher(sums[name], squares[name], counts) for name in names}
-    return [torch.stack([ratios[n] for n in g.norms]).amax(0) for g in groups]
 
 
 def _fisher(sums, squares, counts):
@@ -119,18 +138,34 @@ CRITERIA = {
 }
 
 
-def score_channels(criterion, run, groups):
-    """Return the importance of each channel of each group, as tensors (C,) on the CPU.
+def score_channels(criterion, network, groups, batches):
+    """Apply a criterion and check its result.
 
     Parameters
     ----------
     criterion : str or callable
-        A name of CRITERIA, or a function of the same arguments and result.
-    run : PruningRun
+        A key of CRITERIA, or a function with the arguments and the result of one.
+    network : RRRNet
+        Network in eval mode.
     groups : list of ChannelGroup
+        Channels to score.
+    batches : LossBatches
+        Training images.
+
+    Returns
+    -------
+    scores : list of Tensor of shape (C,)
+        Importance of each channel of each group: float32, on the CPU.
+
+    Raises
+    ------
+    TypeError
+        If the criterion does not return an array of numbers for each group.
+    ValueError
+        If a number is not finite, or if their count is not that of the channels.
     """
     score = CRITERIA[criterion] if isinstance(criterion, str) else criterion
-    given = score(run, groups)
+    given = score(network, groups, batches)
     try:
         scores = [torch.as_tensor(s).detach().float().cpu().reshape(len(s)) for s in given]
     except (TypeError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Element-wise pruning: single weights become zero, wherever they are."""
+"""Elementwise pruning: the smallest single weights are set to zero."""
 
 import copy
 
@@ -13,46 +13,32 @@ from sklearn_rrr.pruning.base import BasePruner
 class ElementPruner(BasePruner):
     """Set the smallest weights of convolutions and heads to zero, step by step.
 
-    The network keeps its shape: on processors without sparse kernels it is neither smaller nor
-    faster, which is what the paper's Figure 3 shows. Zeros stay only as long as nothing trains the
-    network on: neither ``partial_fit`` nor a pruner as `then` keeps them.
+    The shapes of the network do not change: on processors without sparse kernels it becomes
+    neither smaller nor faster, as Figure 3 of the paper shows. Later training, by
+    ``partial_fit`` or by a pruner in `then`, changes the zeros again.
 
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What is pruned: fitted, or to be fitted first, see :class:`BasisScalingPruner`. None is an
-        :class:`RRRNetClassifier`.
+        Classifier to prune, fitted or not; default and details, here and below, as in
+        :class:`~sklearn_rrr.pruning.base.BasePruner`.
     target : float, default=0.5
-        Share of the parameters to set to zero.
-    max_drop : float or None, default=None
-        If the score falls by more than this below that of the start, pruning ends, without the
-        step that did it.
-    n_steps : int, default=5
-        Number of removals on the way to `target`, of equal shares.
-    prune_every : int or None, default=None
-        Epochs of training after each removal; None takes as many as make all of them together as
-        long as the estimator's own fit.
-    scoring : str, callable or None, default=None
-        As in scikit-learn; None is the estimator's accuracy.
-    validation_fraction : float or None, default=0.2
-        Fraction of the images held out for scores; None scores nothing and learns from all.
-    then : pruner or None, default=None
-        Another pruner that goes on with what this one leaves.
-    random_state : int, RandomState instance or None, default=None
-        Seed of split and training; None takes the estimator's.
-    verbose : int, default=0
-        1 shows a progress bar.
+        Share of the nonzero parameters to set to zero, in [0, 0.999].
+    tolerance, n_steps, epochs_per_step, scoring : optional
+        Course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
+    validation_fraction, then, random_state, verbose : optional
+        As in :class:`~sklearn_rrr.pruning.base.BasePruner`.
 
     Attributes
     ----------
     estimator_ : classifier
-        Fitted, with a network that has so many zeros.
+        Fitted classifier whose network holds zeros.
     results_ : pandas.DataFrame
-        A row for each step, see :class:`BasisScalingPruner`; ``nonzero`` falls.
+        One row for the start and one for each step; ``nonzero`` falls.
     classes_ : ndarray of shape (n_classes,)
         Labels.
     skipped_ : list
-        As of :class:`RRRNetClassifier`.
+        Images that could not be read.
 
     References
     ----------
@@ -71,16 +57,16 @@ class ElementPruner(BasePruner):
     True
     """
 
-    _measures = ("nonzero",)
+    _costs = ("nonzero",)
 
     def __init__(
         self,
         estimator=None,
         *,
         target=0.5,
-        max_drop=None,
+        tolerance=None,
         n_steps=5,
-        prune_every=None,
+        epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -90,10 +76,10 @@ class ElementPruner(BasePruner):
         super().__init__(
             estimator,
             target=target,
-            measure="nonzero",
-            max_drop=max_drop,
+            cost="nonzero",
+            tolerance=tolerance,
             n_steps=n_steps,
-            prune_every=prune_every,
+            epochs_per_step=epochs_per_step,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,
@@ -102,13 +88,13 @@ class ElementPruner(BasePruner):
         )
 
     def _cut(self, run, limit):
-        """Zero weights until `limit` parameters are left that are not."""
+        """Zero the smallest weights until only `limit` nonzero parameters are left."""
         network = copy.deepcopy(run.network)
         weights = _weights(network)
-        for module, name in weights:  # which global_unstructured needs in C order
+        for module, name in weights:  # global_unstructured needs them in C order
             setattr(module, name, torch.nn.Parameter(getattr(module, name).detach().contiguous()))
         possible = sum(module.weight.numel() for module, _ in weights)
-        others = count_parameters(network) - possible  # which learn, where they are zero now
+        others = count_parameters(network) - possible  # trained, even those that are zero now
         wanted = max(0, possible + others - int(limit))
         prune.global_unstructured(weights, prune.L1Unstructured, amount=min(wanted, possible))
         for weight in weights:
@@ -117,7 +103,7 @@ class ElementPruner(BasePruner):
         return wanted <= possible
 
     def _retrain(self, run, epochs):
-        """Train the weights that are not zero."""
+        """Train the nonzero weights only."""
         weights = [module.weight for module, _ in _weights(run.network)]
         masks = [weight.detach() != 0 for weight in weights]
 
@@ -130,6 +116,6 @@ class ElementPruner(BasePruner):
 
 
 def _weights(network):
-    """Return the weights that may become zero, as torch.nn.utils.prune names them."""
+    """Return the prunable weights in the form (module, name) of torch.nn.utils.prune."""
     kinds = (torch.nn.Conv2d, BranchLinear)
     return [(module, "weight") for module in network.modules() if isinstance(module, kinds)]

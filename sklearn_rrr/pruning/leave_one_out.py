@@ -1,4 +1,4 @@
-"""What a single kernel is good for: the score without it, and the images it responds to.
+"""Leave-one-out relevance of channels: the drop in balanced accuracy without each of them.
 
 B is the batch, n the number of images, C the number of channels of a group.
 """
@@ -13,34 +13,39 @@ from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.pruning.channel_groups import list_blocks
 
-BATCH = 64  # images; what they are predicted with does not matter here
+BATCH = 64  # images; the predictions do not depend on it
 
 
-def score_without(run, group, subsets):
-    """Return the balanced accuracy on the images held out, without some channels.
+def score_without(network, group, subsets, images, device="cpu", bf16=False):
+    """Return the balanced accuracy of a network without some channels of a group.
 
-    What follows the norms of these channels is zero; nothing else is changed. Only the part of
-    the network from the layer's block on runs for each subset.
+    The outputs of the norms after these channels are set to zero; the network is not changed.
+    For each subset, only the part of the network from the group's first block on is run.
 
     Parameters
     ----------
-    run : PruningRun
-        With images held out.
+    network : RRRNet
+        Trained network.
     group : ChannelGroup
+        Channels to choose from.
     subsets : list of sequences of int
-        Of channels; an empty one leaves all of them.
+        Positions of the channels to leave out; an empty sequence leaves out none.
+    images : LabelledImages
+        Hold-out images, read in batches, with their labels.
+    device : torch.device or str, default="cpu"
+        Where a copy of the network runs.
+    bf16 : bool, default=False
+        Whether the copy runs in bfloat16 instead of float32.
 
     Returns
     -------
-    scores : ndarray
-        One for each subset.
+    scores : ndarray of shape (len(subsets),)
+        Balanced accuracies in [0, 1].
     """
-    classifier = run.classifier
-    device = classifier._prediction_device()
-    network = fold_norms(run.network).to(device)
+    device = torch.device(device)
+    network = fold_norms(network).to(device)
     before, after = _cut_before(network, group)
-    source, labels, right = run.watched.source, run.watched.labels.numpy(), []
-    bf16 = classifier.precision == "bf16"
+    labels, right = images.labels.numpy(), []
     with (
         torch.inference_mode(),
         torch.autocast(device.type, torch.bfloat16, enabled=bf16),
@@ -48,8 +53,8 @@ def score_without(run, group, subsets):
     ):
         for start in range(0, len(labels), BATCH):
             index = np.arange(start, min(start + BATCH, len(labels)))
-            images = source.load(index, classifier.image_size_).to(device)
-            features = before(images.contiguous(memory_format=torch.channels_last))
+            batch = images.source.load(index, images.image_size).to(device)
+            features = before(batch.contiguous(memory_format=torch.channels_last))
             named = []
             for gone[:] in subsets:
                 votes = average_probabilities(_finish(network, after, features).double())
@@ -59,9 +64,9 @@ def score_without(run, group, subsets):
 
 
 def _cut_before(network, group):
-    """Return an RRRNet's steps before those that write the channels of a group, and the others.
+    """Return two halves of an RRRNet, cut before the first block that writes to a group.
 
-    A step is a module of the stem, or a block; the pooling and the head come after them.
+    The pooling and the head are in neither half.
     """
     stem = [(f"stump.{name}", module) for name, module in network.stump.named_children()]
     stem = [(name, module) for name, module in stem if not isinstance(module, nn.Sequential)]
@@ -78,11 +83,13 @@ def _finish(network, after, features):
 
 @contextmanager
 def _zeroing(network, group):
-    """Zero the channels in a list, which the caller may change, after the norms of a group."""
+    """Yield a list of channels that are zeroed after the norms of a group; the caller fills it."""
     gone = []
 
     def zero(_, __, output):
-        output[:, torch.as_tensor(gone, dtype=torch.long)] = 0  # nobody else's: a fresh output
+        output[:, torch.as_tensor(gone, dtype=torch.long)] = (
+            0  # in place: the norm has just made it
+        )
         return output
 
     with ExitStack() as stack:
@@ -92,14 +99,34 @@ def _zeroing(network, group):
 
 
 def _balance(right, labels):
-    """Return the mean over classes of the share that is right: (…, n) and (n,) -> (…)."""
+    """Return the balanced accuracy: (…, n) correct or not, labels (n,) -> (…)."""
     return np.mean([right[..., labels == label].mean(-1) for label in np.unique(labels)], axis=0)
 
 
-def score_leave_one_out(run, groups):
-    """Return R(i) of each channel: the balanced accuracy less that without the channel."""
+def score_leave_one_out(network, groups, images, device="cpu", bf16=False):
+    """Return the balanced accuracy minus the balanced accuracy without each channel.
+
+    Parameters
+    ----------
+    network : RRRNet
+        Trained network.
+    groups : list of ChannelGroup
+        Channels to score.
+    images : LabelledImages
+        Hold-out images.
+    device : torch.device or str, default="cpu"
+        See :func:`score_without`.
+    bf16 : bool, default=False
+        See :func:`score_without`.
+
+    Returns
+    -------
+    scores : list of Tensor of shape (C,)
+        Drop in balanced accuracy in [-1, 1], for each group.
+    """
     scores = []
     for group in groups:
-        full, *without = score_without(run, group, [[], *([i] for i in range(group.size))])
+        subsets = [[], *([i] for i in range(group.size))]
+        full, *without = score_without(network, group, subsets, images, device, bf16)
         scores.append(torch.as_tensor(full - np.array(without)))
     return scores

@@ -1,9 +1,9 @@
-"""Simplification layer by layer, each followed by a retraining of the layers up to the next.
+"""Layer-by-layer simplification of a network with progressive retraining: arXiv:2101.04699.
 
-Osaku, Gomes and Falcão (2021), arXiv:2101.04699; derived from its abstract. The layers of a network
-are simplified one after the other, from the first to the last. The kernels of a layer are judged
-by numbers, or by a person who looks at what they respond to; those of low relevance are removed,
-and only then is the network retrained, "from the next layer to the first one".
+Derived from the abstract of Osaku, Gomes and Falcão (2021). The layers are simplified one after
+the other, from the first to the last. The kernels of a layer are judged by numbers, or by a person
+who looks at their activations; irrelevant ones are removed, and then the network is retrained
+"from the next layer to the first one".
 """
 
 import copy
@@ -13,7 +13,6 @@ from itertools import takewhile
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
 from sklearn_rrr.pruning.activation_maps import activation_maps, pick_images
@@ -24,96 +23,95 @@ from sklearn_rrr.pruning.criteria import CRITERIA, score_channels, score_taylor
 from sklearn_rrr.pruning.leave_one_out import score_leave_one_out, score_without
 from sklearn_rrr.pruning.removal import keep_channels
 
-RELEVANCE = {"leave_one_out": score_leave_one_out, **CRITERIA}
+RELEVANCE = ("leave_one_out", *CRITERIA)
 RETRAININGS = ("progressive", "usual")
-ROUNDING = 1e-6  # of scores, which are means over few images
+ROUNDING = 1e-6  # of balanced accuracies, which are means over few images
 
 
 class ProgressiveKernelPruner(BasePruner):
-    """Simplify a network layer by layer, and retrain the layers up to the next after each.
+    """Simplify a network layer by layer, retraining up to the next layer after each.
 
-    A layer is a convolution, with its norm. Its kernels of low relevance are removed for good,
-    and only then is it retrained, with all layers before it and the next one, which reads it;
-    the layers after that keep their weights and the statistics of their norms. The shortcut of a
-    block counts as part of the block's last convolution, and the head as the last layer: it is
-    retrained only where `streams` removes channels that it reads.
+    A layer is a convolution with its norm. After the irrelevant kernels of a layer are removed,
+    this layer, all layers before it and the next one, which reads its output, are retrained; later
+    layers keep their weights and norm statistics. The shortcut of a block belongs to the block's
+    last convolution. The head is the last layer: it is retrained only if `streams` removes
+    channels that it reads.
 
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What is pruned: fitted, or to be fitted first. None is an :class:`RRRNetClassifier`.
+        Classifier to prune, fitted or not; default and details, here and below, as in
+        :class:`~sklearn_rrr.pruning.base.BasePruner`.
     criterion : {"leave_one_out", "taylor", "norm", "l1", "fisher"} or callable, \
 default="leave_one_out"
-        Objective relevance of a kernel. "leave_one_out": by how much the balanced accuracy on the
-        images held out falls without it; ties go by "taylor". The others, and a callable: see
-        :class:`ChannelPruner`.
-    threshold : float, default=0.0
-        Relevance of a kernel up to which leave-one-out removes it; and, for every criterion, how
-        far the balanced accuracy on the images held out may fall by what is removed from one
-        layer, before its retraining. The least relevant kernels go first.
+        Objective relevance of a kernel. "leave_one_out": the drop in balanced accuracy on the
+        hold-out set without the kernel; "taylor" decides between equal drops. The other names,
+        and callables, are described in :class:`ChannelPruner`.
+    layer_tolerance : float, default=0.0
+        Largest accepted drop in balanced accuracy on the hold-out set, in [0, 1], when the kernels
+        of one layer are removed and the network is not yet retrained. The least relevant kernels
+        are removed first. With "leave_one_out", kernels of higher relevance always remain.
     amount : float or None, default=None
-        The share of each layer's kernels to be removed instead, the least relevant.
+        Share of each layer's kernels to remove, in [0, 0.999], instead of `layer_tolerance`.
     target : float or None, default=None
-        The share of the network's `measure` to be removed instead: `amount` is chosen so. 0
-        leaves the network as it is.
+        Share of the network's `cost` to remove, in [0, 0.999], instead of `layer_tolerance`:
+        the smallest `amount` that reaches it is used. 0 leaves the network unchanged.
     selector : callable or None, default=None
-        Subjective relevance, instead of all that: ``selector(layer, activation_mosaics, scores)``
-        returns which channels stay, a boolean array of shape (C,). It is shown the name of the
-        layer; an array of shape (C, n_images, h, w), what each channel hands to the next layer on
-        a few images; and the relevance by `criterion`, (C,). As many must stay in each of the
-        equal consecutive parts of C that belong to the branches, or to the groups of a grouped
-        convolution.
+        Subjective relevance, instead of `layer_tolerance`. ``selector(layer, activation_mosaics,
+        scores)`` returns a boolean array of shape (C,), True for channels that remain. Its
+        arguments are the name of the layer; the activations of its C channels on a few images, of
+        shape (C, n_images, h, w); and the relevance by `criterion`, of shape (C,). The same number
+        of channels must remain in each of the equal consecutive parts that belong to branches, or
+        to groups of a grouped convolution.
     mosaic_images : int, default=16
-        How many images it is shown, of those held out if there are such.
+        Number of images whose activations `selector` receives, at least 1. They come from the
+        hold-out set if there is one.
     retrain : {"progressive", "usual"}, default="progressive"
-        "usual", the control, retrains the whole network after each layer, in as many epochs.
+        Layers that are retrained. "usual", the control, retrains the whole network after each
+        layer, for the same number of epochs.
     streams : bool, default=False
-        Whether the channels of residual streams are removed, too, all layers of a stream at
-        once; the stream's last reader is then its next layer. Else only inside the blocks.
-    measure : {"parameters", "macs"}, default="parameters"
-        What `target` is a share of.
-    max_drop : float or None, default=None
-        Largest loss of score, against the start. A layer whose pruning goes beyond, after the
-        retraining, is put back as it was; the next follows.
-    prune_every : int or None, default=None
-        Epochs after each layer. With None all layers together take as long as the first fit, but
-        each takes one epoch at least.
+        Whether the channels of residual streams are removed, too, in all layers of a stream at
+        once. The last layer that reads a stream is then its next layer.
+    cost : {"parameters", "macs"}, default="parameters"
+        Cost that `target` refers to.
+    tolerance : float or None, default=None
+        Largest accepted drop of the score, at least 0, relative to the start. A layer that
+        exceeds it after retraining is restored, and the next layer follows.
+    epochs_per_step : int or None, default=None
+        Number of epochs after each layer, at least 0. None divides the number of epochs of the
+        estimator's own fit by the number of layers, with at least one epoch for each.
     scoring : str, callable or None, default=None
-        Scorer of `results_`, `max_drop` and :meth:`score`; None is accuracy.
+        Scorer of `results_`, `tolerance` and :meth:`score`. None uses accuracy.
     validation_fraction : float or None, default=0.2
-        Share of the images that is held out. None is for the criteria that need no such images,
-        with `amount`, `target` or `selector`.
-    then : pruner or None, default=None
-        Another pruner that goes on with the network.
-    random_state : int, RandomState or None, default=None
-        Seeds the split and the training; None takes the classifier's.
-    verbose : int, default=0
-        Whether a progress bar is shown.
+        Fraction of the images held out. None needs a criterion other than "leave_one_out", and
+        `amount`, `target` or `selector`.
+    then, random_state, verbose : optional
+        As in :class:`~sklearn_rrr.pruning.base.BasePruner`.
 
     Attributes
     ----------
     estimator_ : classifier
-        Fitted, with the simpler network.
+        Fitted classifier with the simplified network.
     results_ : pandas.DataFrame
-        A row for the start, and one for each layer in order: layer (its name, empty at the
-        start), channels_before, channels (at the start, of all layers), relevance (of each
-        channel before), remaining (positions of those that stay), parameters, macs, score,
-        epochs and seconds so far, and kept: False where the layer was put back.
+        One row for the start and one for each layer in order, with further columns: ``layer``,
+        the name of its convolution, empty at the start; ``channels_before`` and ``channels``, at
+        the start of all layers; ``relevance`` of each channel before; ``remaining``, positions of
+        the remaining channels. ``kept`` is False for a layer that was restored.
     classes_ : ndarray of shape (n_classes,)
         Labels.
     skipped_ : list
-        As of :class:`RRRNetClassifier`.
+        Images that could not be read.
 
     See Also
     --------
-    ChannelPruner : All layers at once, step by step.
-    sklearn_rrr.plotting.KernelMosaicDisplay : What a selector sees, drawn.
+    ChannelPruner : Prunes all layers at once, in steps.
+    sklearn_rrr.plotting.KernelMosaicDisplay : Draws the activations that a selector receives.
 
     Notes
     -----
-    Kernels that can each be spared cannot be spared together: two that do the same have no
-    relevance each. So of those that `threshold` would remove, the least relevant are removed, as
-    many as the balanced accuracy allows when they are gone together.
+    Two kernels that compute the same have no relevance each, but cannot both be removed. So, of
+    the kernels of low relevance, as many as `layer_tolerance` allows are removed together, the
+    least relevant first.
 
     References
     ----------
@@ -126,7 +124,7 @@ default="leave_one_out"
     >>> from sklearn_rrr import ProgressiveKernelPruner, RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, image_size=32, random_state=0)
-    >>> pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.25, prune_every=1)
+    >>> pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.25, epochs_per_step=1)
     >>> table = pruner.fit(X[:64] / 16, y[:64]).results_
     >>> table.layer.tolist()[:3]
     ['', 'stump.4.0.conv1', 'stump.4.0.conv2']
@@ -134,21 +132,23 @@ default="leave_one_out"
     ([32, 32], [24, 24])
     """
 
+    _ends_at_roll_back = False
+
     def __init__(
         self,
         estimator=None,
         *,
         criterion="leave_one_out",
-        threshold=0.0,
+        layer_tolerance=0.0,
         amount=None,
         target=None,
         selector=None,
         mosaic_images=16,
         retrain="progressive",
         streams=False,
-        measure="parameters",
-        max_drop=None,
-        prune_every=None,
+        cost="parameters",
+        tolerance=None,
+        epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
         then=None,
@@ -158,9 +158,9 @@ default="leave_one_out"
         super().__init__(
             estimator,
             target=target,
-            measure=measure,
-            max_drop=max_drop,
-            prune_every=prune_every,
+            cost=cost,
+            tolerance=tolerance,
+            epochs_per_step=epochs_per_step,
             scoring=scoring,
             validation_fraction=validation_fraction,
             then=then,
@@ -168,7 +168,7 @@ default="leave_one_out"
             verbose=verbose,
         )
         self.criterion = criterion
-        self.threshold = threshold
+        self.layer_tolerance = layer_tolerance
         self.amount = amount
         self.selector = selector
         self.mosaic_images = mosaic_images
@@ -178,18 +178,20 @@ default="leave_one_out"
     # ------------------------------------------------------------------------- checks
 
     def _check_amount(self):
-        check_real("threshold", self.threshold, 0, 1)
+        check_real("layer_tolerance", self.layer_tolerance, 0, 1)
         if self.amount is not None:
             check_real("amount", self.amount, 0, 0.999, "A share of each layer's kernels.")
         if self.target is not None:
-            check_real("target", self.target, 0, 0.999, "A share of what is there, to be removed.")
+            check_real("target", self.target, 0, 0.999, "A share of the cost, to be removed.")
         if not (self.selector is None or callable(self.selector)):
             raise TypeError(f"`selector` must be a callable or None; got {self.selector!r}.")
         names = ("amount", "target", "selector")
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"`{given[0]}` and `{given[1]}` both say what goes; give one of them.")
-        name = "criterion" if self.criterion == "leave_one_out" else "threshold"
+            raise ValueError(
+                f"`{given[0]}` and `{given[1]}` both say what goes; set only one of them."
+            )
+        name = "criterion" if self.criterion == "leave_one_out" else "layer_tolerance"
         if self.validation_fraction is None and (name == "criterion" or not given):
             raise ValueError(
                 f"`{name}`={getattr(self, name)!r} needs images to score on; got "
@@ -206,48 +208,43 @@ default="leave_one_out"
 
     # ------------------------------------------------------------------------- pruning
 
-    def _prune(self, run):
-        """Simplify one layer after the other, with a retraining after each."""
-        groups = find_groups(run.network, self.streams)
-        amount, epochs = self._find_amount(run), self.prune_every
-        if epochs is None:
-            epochs = max(1, run.classifier._resolve_epochs(len(run.images)) // max(len(groups), 1))
-        self._begin(run, epochs)
-        n_channels = sum(group.size for group in groups)
-        start = {"layer": "", "channels_before": n_channels, "channels": n_channels}
-        start = run.record(**start, relevance=None, remaining=None)
-        bar = {"desc": type(self).__name__, "unit": "layer", "disable": not self.verbose}
-        for group in tqdm([] if self.target == 0 else groups, **bar):
-            whole = run.network
-            row = self._simplify(run, group, amount, epochs)
-            if self.max_drop is not None and start["score"] - row["score"] > self.max_drop:
-                row["kept"] = False
-                run.put(whole)
-        run.put(self._export(run.network))
+    def _count_trainings(self, run):
+        return max(len(find_groups(run.network, self.streams)), 1)
 
-    def _simplify(self, run, group, amount, epochs):
-        """Remove kernels of one layer, retrain, and return the row on it."""
-        relevance, remaining = self._judge(run, group, amount)
-        network = copy.deepcopy(run.network)
-        keep_channels(network, group, torch.as_tensor(remaining))
-        run.put(network)
-        if self.retrain == "progressive":
-            network.hold(list_later(network, group))
-        self._retrain(run, epochs)
-        run.network.freeze("all")
-        return run.record(
-            layer=group.name,
-            channels_before=group.size,
-            channels=len(remaining),
-            relevance=relevance,
-            remaining=remaining,
-        )
+    def _describe_start(self, run):
+        number = sum(group.size for group in find_groups(run.network, self.streams))
+        start = {"layer": "", "channels_before": number, "channels": number}
+        return {**start, "relevance": None, "remaining": None}
 
-    def _find_amount(self, run):
-        """Return the share of each layer's kernels to be removed, or None."""
+    def _steps(self, run, start):
+        """Remove kernels of one layer, yield, and go on with the next layer."""
+        if self.target == 0:
+            return
+        groups, amount = find_groups(run.network, self.streams), self._find_amount(run, start)
+        for group in self._show_progress(groups, "layer"):
+            relevance, remaining = self._judge(run, group, amount)
+            network = copy.deepcopy(run.network)
+            keep_channels(network, group, torch.as_tensor(remaining))
+            run.put(network)
+            if self.retrain == "progressive":
+                network.hold(list_later(network, group))
+            yield {
+                "layer": group.name,
+                "channels_before": group.size,
+                "channels": len(remaining),
+                "relevance": relevance,
+                "remaining": remaining,
+            }
+
+    def _retrain(self, run, epochs):
+        super()._retrain(run, epochs)
+        run.network.freeze("all")  # freezes nothing any longer
+
+    def _find_amount(self, run, start):
+        """Return the share of each layer's kernels to remove; None leaves it to the relevance."""
         if self.target is None:
             return self.amount
-        limit = (1 - self.target) * run.cost()
+        limit = (1 - self.target) * start[self.cost]
         amounts = np.linspace(0, 1, 1001)
 
         def fits(amount):
@@ -255,24 +252,23 @@ default="leave_one_out"
             for group in find_groups(network, self.streams):
                 positions = torch.arange(group.size).view(group.parts, -1)
                 keep_channels(network, group, positions[:, count_share(amount, group) :].flatten())
-            return self._cost(network, run.classifier.image_size_) <= limit
+            return self._cost(network, run.image_size) <= limit
 
         number = bisect_left(amounts, True, key=fits)
         if number < len(amounts):
             return amounts[number]
         warnings.warn(
-            f"{type(self).__name__} may not remove {self.target:.1%} of the {self.measure}, the "
+            f"{type(self).__name__} may not remove {self.target:.1%} of the {self.cost}, the "
             "`target`; one channel of each layer and part stays.",
-            stacklevel=4,
+            stacklevel=6,
         )
         return 1.0
 
     # ------------------------------------------------------------------------- judging
 
     def _judge(self, run, group, amount):
-        """Return the relevance of a layer's channels, and the positions of those that stay."""
-        criterion = self.criterion if callable(self.criterion) else RELEVANCE[self.criterion]
-        (relevance,) = score_channels(criterion, run, [group])
+        """Return the relevance of a layer's channels, and positions of those that remain."""
+        relevance = self._score(run, group)
         if self.selector is not None:
             kept = self._ask(run, group, relevance.numpy())
         else:
@@ -285,31 +281,43 @@ default="leave_one_out"
             kept[[i for unit in units[:number] for i in unit.tolist()]] = False
         return relevance.numpy(), np.flatnonzero(kept)
 
+    def _score(self, run, group):
+        """Return the relevance of a layer's channels by `criterion`, a tensor of shape (C,)."""
+        if self.criterion == "leave_one_out":
+            images, how = run.scored_images, run.prediction
+            return score_leave_one_out(run.network, [group], images, **how)[0].float()
+        return score_channels(self.criterion, run.network, [group], run.batches)[0]
+
+    def _score_without(self, run, group, channels):
+        """Return the balanced accuracy on the hold-out set without some channels."""
+        images, how = run.scored_images, run.prediction
+        return score_without(run.network, group, [channels], images, **how)[0]
+
     def _rank_kernels(self, run, group, relevance):
-        """Return units of one channel of each part, the least relevant first."""
+        """Return units of one channel from each part, the least relevant first."""
         ties = torch.zeros(group.size)
         if self.criterion == "leave_one_out":  # means over few images are often equal
-            (ties,) = score_taylor(run, [group])
+            (ties,) = score_taylor(run.network, [group], run.batches)
         ranks = torch.empty(group.size)
         ranks[np.lexsort((ties.numpy(), relevance.numpy()))] = torch.arange(group.size).float()
         return [channels for _, channels in rank_units([group], [ranks])]
 
     def _count_spared(self, run, group, units, relevance):
-        """Return how many units, the least relevant, go at the price that `threshold` allows."""
-        limit = self.threshold + ROUNDING
+        """Return how many of the least relevant units `layer_tolerance` allows to remove."""
+        limit = self.layer_tolerance + ROUNDING
         if self.criterion == "leave_one_out":
             units = list(takewhile(lambda unit: relevance[unit].max() <= limit, units))
         gone = [[i for unit in units[:n] for i in unit.tolist()] for n in range(len(units) + 1)]
-        (full,) = score_without(run, group, [[]])
+        full = self._score_without(run, group, [])
 
-        def costs(number):
-            return full - score_without(run, group, [gone[number]])[0] > limit
+        def is_too_many(number):
+            return full - self._score_without(run, group, gone[number]) > limit
 
-        return bisect_left(range(1, len(gone)), True, key=costs)
+        return bisect_left(range(1, len(gone)), True, key=is_too_many)
 
     def _ask(self, run, group, relevance):
-        """Return which channels the selector keeps."""
-        images = pick_images(run.watched, self.mosaic_images)
+        """Return the mask of `selector`, after checking it."""
+        images = pick_images(run.scored_images, self.mosaic_images)
         maps = activation_maps(run.network, group, images)
         kept = np.asarray(self.selector(group.name, maps, relevance))
         if kept.shape != (group.size,) or kept.dtype != bool:
@@ -320,31 +328,33 @@ default="leave_one_out"
         counts = kept.reshape(group.parts, -1).sum(1).tolist()
         if min(counts) < 1 or len(set(counts)) > 1:
             raise ValueError(
-                "`selector` must keep a channel or more, and as many in each of the "
+                "`selector` must keep a channel or more, and the same number in each of the "
                 f"{group.parts} equal parts (branches, groups) of {group.name!r}; got {counts}."
             )
         return kept
 
 
 def count_share(amount, group):
-    """Return how many channels of each part a share of them is; one stays."""
+    """Return the number of channels to remove from each part; at least one remains."""
     size = group.size // group.parts
     return min(round(float(amount) * size), size - 1)
 
 
 def list_later(network, group):
-    """Return the names of the modules after the layer that reads a group, the last of several.
+    """Return the names of the modules after the last layer that reads a group.
 
     Parameters
     ----------
     network : RRRNet
+        Network of the group.
     group : ChannelGroup
+        Channels that are read.
 
     Returns
     -------
     names : list of str
-        Of convolutions, norms, shortcuts, which go with their blocks' last convolutions, and
-        the head.
+        Names of convolutions, norms, shortcuts and the head. A shortcut belongs to the layer of
+        its block's last convolution.
     """
     layers = [("stump.0", "stump.1")]
     for name, block in list_blocks(network):

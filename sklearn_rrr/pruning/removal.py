@@ -9,19 +9,20 @@ from sklearn_rrr.networks.branch_layers import BranchLinear
 from sklearn_rrr.pruning.channel_groups import list_blocks
 from sklearn_rrr.pruning.convolution_pairs import ConvPair, with_weight
 
-# ------------------------------------------------------------------------------ removal
-
 
 @torch.no_grad()
 def keep_channels(network, group, index):
-    """Take all channels of a group but some out of an RRRNet, in place.
+    """Remove all channels of a group but those at `index` from an RRRNet, in place.
 
     Parameters
     ----------
     network : RRRNet
+        Network to change.
     group : ChannelGroup
+        Channels of the network.
     index : Tensor of int
-        Positions of those that stay, in order, as many in each of the group's parts.
+        Positions of the channels that remain, in ascending order, with the same number in each of
+        the group's parts.
     """
     for name in group.writers + group.norms:
         network.set_submodule(name, _keep_outputs(network.get_submodule(name), index))
@@ -62,7 +63,7 @@ def _keep_inputs(module, index, shared):
 
 
 def _inside_parts(index, parts, size):
-    """Return positions among all channels as positions inside each part: (parts, n)."""
+    """Convert positions among all channels to positions in each part: (parts, n)."""
     return index.view(parts, -1) - size * torch.arange(parts, device=index.device)[:, None]
 
 
@@ -77,12 +78,12 @@ def _head_like(head, shape):
 
 
 def removable_blocks(network):
-    """Return the names of the blocks that can be left out: all but the first of each phase."""
+    """Return the names of all blocks but the first of each phase, which cannot be removed."""
     return [name for name, _ in list_blocks(network) if not name.endswith(".0")]
 
 
 def drop_blocks(network, names):
-    """Leave blocks out of an RRRNet, in place."""
+    """Remove the blocks of the given names from an RRRNet, in place."""
     for phase in {name.rpartition(".")[0] for name, _ in list_blocks(network)}:
         blocks = network.get_submodule(phase).named_children()
         kept = [block for i, block in blocks if f"{phase}.{i}" not in names]
@@ -96,14 +97,15 @@ def drop_blocks(network, names):
 
 
 def reshape_like(network, tensors):
-    """Give an RRRNet the shapes of a state dict, in place; its weights are of no use then.
+    """Give the layers of an RRRNet the shapes of a state dict, in place; weights become undefined.
 
     Parameters
     ----------
     network : RRRNet
-        As many blocks as in the state dict.
+        Network with the same blocks as the state dict.
     tensors : dict of str to Tensor
-        Of a network that was made smaller by this module, or by pairs of convolutions.
+        State dict of a network whose channels were removed, or whose convolutions were replaced by
+        pairs.
     """
     for name, module in list(network.named_modules()):
         weight = tensors.get(f"{name}.weight")

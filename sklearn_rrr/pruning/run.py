@@ -1,21 +1,17 @@
-"""State of one pruning: network, images, costs and scores."""
+"""State of one pruning: the classifier, its images, its scores and the rows of ``results_``."""
 
 import math
 import time
 from dataclasses import replace
 
-import numpy as np
-import torch
 from sklearn.metrics import check_scoring
 
-from sklearn_rrr.classifiers.meta import (
-    finite_score,
-)
+from sklearn_rrr.classifiers.meta import finite_score
 from sklearn_rrr.networks.costs import count_macs, count_parameters
-from sklearn_rrr.training.loss import BranchLoss
+from sklearn_rrr.pruning.loss_batches import LossBatches
+from sklearn_rrr.training.devices import use_bf16
 
-SLOPE_BATCH = 8
-MEASURES = {
+COSTS = {
     "parameters": lambda network, image_size: count_parameters(network),
     "macs": count_macs,
     "nonzero": lambda network, image_size: count_nonzero(network.parameters()),
@@ -23,57 +19,89 @@ MEASURES = {
 
 
 def count_nonzero(tensors):
-    """Count the numbers in tensors that are not zero."""
+    """Count the elements of tensors that are not zero."""
     return sum(int(tensor.count_nonzero()) for tensor in tensors)
 
 
 class PruningRun:
-    """A fitted classifier that is made smaller, its images, and a row for each step.
+    """A fitted classifier whose network is replaced, trained and scored step by step.
 
     Parameters
     ----------
-    pruner : BasePruner
-        Whose parameters it follows.
     classifier : BranchClassifier
-        Fitted, and changed.
+        Fitted classifier; its network is replaced.
     data : ImageData
+        All images, labels and weights.
     training, validation : ndarray of int
-        Indices of the images to learn from and to score on, perhaps none.
+        Indices of the training images, and of the hold-out images, which may be none.
     seed : int
+        Seed of the trainings.
+    scoring : str, callable or None, default=None
+        Scorer of the hold-out set; None uses the classifier's accuracy.
     before : PruningRun or None, default=None
-        That of the pruner before this one.
+        Run of the preceding pruner, whose epochs and seconds are counted on.
 
     Attributes
     ----------
-    images, watched : LabelledImages
-        Those to learn from, and those held out; where there are none, the same.
+    images : LabelledImages
+        Training images.
+    scored_images : LabelledImages
+        Hold-out images; the training images if there are none.
+    held_out : tuple or None
+        X and y of the hold-out set; None if there is none.
+    batches : LossBatches
+        Training images for criteria.
+    importance : object or None
+        Statistics that a pruner collects while training, for its next ranking.
     rows : list of dict
-        Of ``results_``.
+        Rows of ``results_``.
     """
 
-    def __init__(self, pruner, classifier, data, training, validation, seed, before=None):
-        self.pruner, self.classifier, self.seed = pruner, classifier, seed
+    def __init__(self, classifier, data, training, validation, *, seed, scoring=None, before=None):
+        self.classifier, self.seed = classifier, seed
         self.held_out = data.part(validation)[:2] if len(validation) else None
-        self.images, self.watched = (
+        self.images, self.scored_images = (
             classifier._read_training_data(*data.part(part), classifier.classes_)
             for part in (training, validation if len(validation) else training)
         )
-        self.scorer = check_scoring(classifier, pruner.scoring)
+        self.scorer = check_scoring(classifier, scoring)
+        self.importance = None
         self.rows, self._epochs, self._start = [], 0, time.perf_counter()
         if before is not None:
             self._epochs, self._start = before._epochs, before._start
 
     @property
     def network(self):
-        """The network as it is now."""
+        """The current network of the classifier."""
         return self.classifier.module_
 
+    @property
+    def image_size(self):
+        """Height and width of the images in pixels."""
+        return self.classifier.image_size_
+
+    @property
+    def device(self):
+        """The device that the classifier predicts on."""
+        return self.classifier._prediction_device()
+
+    @property
+    def prediction(self):
+        """Device and precision that the classifier predicts with, as keyword arguments."""
+        return {"device": self.device, "bf16": self.classifier.precision == "bf16"}
+
+    @property
+    def batches(self):
+        """The training images as LossBatches."""
+        return self._batch(self.images)
+
+    def _batch(self, images):
+        device = self.device
+        return LossBatches(images, device, use_bf16(self.classifier.precision, device))
+
     def put(self, network):
-        """Let the classifier predict with another network."""
-        self.classifier.module_ = network.eval()
-        self.classifier.n_parameters_ = count_parameters(network)
-        self.classifier._folded = {}
-        self.classifier.__dict__.pop("_net", None)  # which is of the network before
+        """Replace the network of the classifier."""
+        self.classifier._replace_network(network)
 
     def _settings(self, epochs, changes):
         self._epochs += epochs
@@ -82,76 +110,63 @@ class PruningRun:
             clf._settings(len(self.images), self.seed + self._epochs),
             max_epochs=epochs,
             ema_epochs=clf._average_over(epochs),
-            head_init="random",  # as it is
+            head_init="random",  # leaves the heads as they are
             norm_warmup_epochs=0,
             patience=None,
             **changes,
         )
 
     def train(self, epochs, after_step=None, **changes):
-        """Train on; `after_step` as in ``training.train``, and changes of its Settings."""
+        """Train the current network further.
+
+        Parameters
+        ----------
+        epochs : int
+            Number of passes over the training images; 0 does nothing.
+        after_step : callable or None, default=None
+            Called with the number of steps so far, after each step.
+        **changes : dict
+            Fields of ``Settings`` that differ from the classifier's.
+        """
         if epochs:
             settings = self._settings(epochs, changes)
             self.classifier._train_on(self.images, settings, after_step=after_step)
 
-    def losses(self, images=None):
-        """Yield the loss of each batch, with its slopes, without changing norms or images.
-
-        Batches are of SLOPE_BATCH images, in order, whatever the machine: squares of slopes, the
-        importance of many a criterion, depend on their number.
-
-        Parameters
-        ----------
-        images : LabelledImages or None, default=None
-            None takes those to learn from.
-
-        Yields
-        ------
-        loss, batch : Tensor, tuple
-            The batch is of images, labels and weights, on the network's device.
-        """
-        net, loss_of = self.classifier.net_, BranchLoss()
-        images = self.images if images is None else images
-        batches = np.split(np.arange(len(images)), range(SLOPE_BATCH, len(images), SLOPE_BATCH))
-        for batch, targets in net.load(images, batches):
-            labels, weights = (t.to(net.device) for t in targets)
-            batch = net.prepare(batch, training=False)
-            with net.autocast():
-                logits = net.module_(batch).float()
-            yield loss_of(logits, labels, weights), (batch, labels, weights)
-
-    def loss(self):
-        """Return the mean loss on the images held out, or on those to learn from."""
-        with torch.no_grad():
-            parts = [(loss.item(), len(batch[0])) for loss, batch in self.losses(self.watched)]
-        values, sizes = zip(*parts, strict=True)
-        return float(np.average(values, weights=sizes))
-
-    def cost(self):
-        """Return what the pruner counts of the network as it is."""
-        return self.pruner._cost(self.network, self.classifier.image_size_)
+    def loss(self, network=None):
+        """Return the mean loss of a network, by default the current one, on `scored_images`."""
+        return self._batch(self.scored_images).mean_loss(
+            self.network if network is None else network
+        )
 
     def score(self):
-        """Return the score on the images held out; NaN where there are none."""
+        """Return the score of the classifier on the hold-out set; NaN if there is none."""
         if self.held_out is None:
             return math.nan
         where = f"on the {len(self.held_out[1])} images held out"
         return finite_score(self.scorer, self.classifier, *self.held_out, where)
 
-    def record(self, **more):
-        """Add a row on the network as it is, and return it."""
-        network = self.pruner._export(self.network)
+    def record(self, pruner, network, **columns):
+        """Score the classifier, add a row to `rows` and return it.
+
+        Parameters
+        ----------
+        pruner : str
+            Name of the pruner's class.
+        network : RRRNet
+            Network as it would be exported now; its costs are counted.
+        **columns : dict
+            Further columns of the row.
+        """
+        costs = {name: count(network, self.image_size) for name, count in COSTS.items()}
         self.rows.append(
             {
-                "pruner": type(self.pruner).__name__,
-                "parameters": count_parameters(network),
-                "macs": count_macs(network, self.classifier.image_size_),
-                "nonzero": count_nonzero(network.parameters()),
+                "pruner": pruner,
+                **costs,
                 "score": self.score(),
                 "epochs": self._epochs,
                 "seconds": time.perf_counter() - self._start,
                 "kept": True,
-                **more,
+                **columns,
             }
         )
         return self.rows[-1]

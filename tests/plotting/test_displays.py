@@ -430,7 +430,7 @@ def test_images_are_the_first_mosaic():
 def test_kernels_of_fitted_estimators(small, digits):
     X, y = digits
     clf = small(max_epochs=1).fit(X, y)
-    pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.5, prune_every=0).fit(X, y)
+    pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.5, epochs_per_step=0).fit(X, y)
     of_clf, of_pruner = (
         KernelMosaicDisplay.from_estimator(e, X[:5], "stump.4.0.conv1") for e in (clf, pruner)
     )

@@ -34,7 +34,13 @@ def batches(run):
 def test_taylor_is_the_squared_change_of_the_loss(run):
     """Molchanov et al. (2019): of a channel tied to others, all of it."""
     groups = find_groups(run.network)
-    scores = dict(zip([g.name for g in groups], score_channels("taylor", run, groups), strict=True))
+    scores = dict(
+        zip(
+            [g.name for g in groups],
+            score_channels("taylor", run.network, groups, run.batches),
+            strict=True,
+        )
+    )
     tied = next(group for group in groups if len(group.norms) > 2)
     for group in (groups[0], groups[1], tied):
         total = torch.zeros(group.size)
@@ -56,7 +62,7 @@ def test_scoring_leaves_the_network_alone(run):
     before = {k: v.clone() for k, v in run.network.state_dict().items()}
     learning = [p.requires_grad for p in run.network.parameters()]
     for criterion in CRITERIA:
-        score_channels(criterion, run, find_groups(run.network))
+        score_channels(criterion, run.network, find_groups(run.network), run.batches)
     assert [p.requires_grad for p in run.network.parameters()] == learning
     assert not any(m._forward_hooks for m in run.network.modules())
     assert all(p.grad is None for p in run.network.parameters())
@@ -66,18 +72,18 @@ def test_scoring_leaves_the_network_alone(run):
 
 def test_norms_and_kernels(run):
     group = find_groups(run.network)[1]
-    (norms,) = score_channels("norm", run, [group])
+    (norms,) = score_channels("norm", run.network, [group], run.batches)
     factors = [run.network.get_submodule(n).weight.abs() for n in group.norms]
     torch.testing.assert_close(norms, torch.stack(factors).mean(0).detach())
     inside = find_groups(run.network, streams=False)[0]
-    (kernels,) = score_channels("l1", run, [inside])
+    (kernels,) = score_channels("l1", run.network, [inside], run.batches)
     sums = run.network.get_submodule(inside.name).weight.detach().abs().sum((1, 2, 3))
     torch.testing.assert_close(kernels, sums / sums.mean())
 
 
 def test_fisher_is_between_over_within(run):
     group = find_groups(run.network, streams=False)[-1]
-    (ratios,) = score_channels("fisher", run, [group])
+    (ratios,) = score_channels("fisher", run.network, [group], run.batches)
     pooled, labels = [], []
     norm = run.network.get_submodule(group.norms[0])
     hook = norm.register_forward_hook(lambda _, __, out: pooled.append(out.relu().mean((2, 3))))
@@ -106,19 +112,49 @@ def test_own_criterion(run, digits, small):
     groups = find_groups(run.network)
     seen = []
 
-    def first_channels_matter(run, groups):
+    def first_channels_matter(network, groups, batches):
         seen.append([g.size for g in groups])
         return [-torch.arange(float(g.size)) for g in groups]
 
     pruner = ChannelPruner(
-        run.classifier, criterion=first_channels_matter, target=0.3, n_steps=1, prune_every=0
+        run.classifier, criterion=first_channels_matter, target=0.3, n_steps=1, epochs_per_step=0
     ).fit(*digits)
     assert seen == [[g.size for g in groups]]
     network, stem = pruner.estimator_.module_, run.network.stump[0]
     kept = network.stump[0].weight
     torch.testing.assert_close(kept, stem.weight[: len(kept)])
+    given = run.network, groups, run.batches
     with pytest.raises(ValueError, match="`criterion` must give a number for each of"):
-        score_channels(lambda run, groups: [torch.zeros(1) for _ in groups], run, groups)
+        score_channels(lambda _, groups, __: [torch.zeros(1) for _ in groups], *given)
     for wrong in (None, [1], ["many"], [torch.zeros(2, 3)]):
         with pytest.raises(TypeError, match=r"must return an array of numbers of shape"):
-            score_channels(lambda run, groups: wrong, run, groups)  # noqa: B023
+            score_channels(lambda *_: wrong, *given)  # noqa: B023
+
+
+# docs: new criterion
+def score_gradients(network, groups, batches):
+    """Score channels by the sum over batches of |γ ∂L/∂γ|, of the first norm after them."""
+    factors = [network.get_submodule(group.norms[0]).weight for group in groups]
+    scores = [torch.zeros(group.size) for group in groups]
+    for loss, _labels, _weights in batches.losses(network):
+        slopes = torch.autograd.grad(loss, factors)
+        for score, factor, slope in zip(scores, factors, slopes, strict=True):
+            score += (factor * slope).detach().abs().cpu()
+    return scores
+
+
+# docs: end
+
+
+def test_criterion_of_the_documentation(run, digits):
+    pruner = ChannelPruner(run.classifier, criterion=score_gradients, n_steps=1, epochs_per_step=0)
+    before, after = pruner.set_params(target=0.3).fit(*digits).results_.parameters
+    assert after <= 0.7 * before
+    run.network.freeze("all")
+    group = find_groups(run.network)[0]
+    (scores,) = score_channels(score_gradients, run.network, [group], run.batches)
+    factor, expected = run.network.get_submodule(group.norms[0]).weight, 0
+    for loss, _, _ in run.batches.losses(run.network):
+        (slope,) = torch.autograd.grad(loss, factor)
+        expected += (factor * slope).abs()
+    torch.testing.assert_close(scores, expected.detach())

@@ -1,4 +1,4 @@
-"""ProgressiveKernelPruner: relevance by brute force, retraining up to the next layer, selectors."""
+"""ProgressiveKernelPruner: retraining up to the next layer, removals, selectors."""
 
 import copy
 
@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV
-from torch import nn
 
 from sklearn_rrr import FineTuning, ProgressiveKernelPruner, RRRNetClassifier
 from sklearn_rrr.classifiers.meta import ImageData
-from sklearn_rrr.pruning import leave_one_out as relevance
-from sklearn_rrr.pruning.activation_maps import activation_maps
 from sklearn_rrr.pruning.channel_groups import find_groups
-from sklearn_rrr.pruning.leave_one_out import score_leave_one_out, score_without
+from sklearn_rrr.pruning.leave_one_out import score_without
 from sklearn_rrr.pruning.progressive_pruner import count_share, list_later
 from sklearn_rrr.pruning.run import PruningRun
 
@@ -40,84 +36,12 @@ def fitted(small, digits):
 def run_of(digits):
     """Return a maker of runs whose images held out are the last 48 digits."""
 
-    def make(clf, **parameters):
-        pruner = ProgressiveKernelPruner(clf, **parameters)
+    def make(clf):
         data = ImageData(clone(clf), *digits, None, clf.classes_)
         everything = np.arange(120)
-        return PruningRun(pruner, clf, data, everything[:72], everything[72:], seed=0)
+        return PruningRun(clf, data, everything[:72], everything[72:], seed=0)
 
     return make
-
-
-def zero(network, group, channels):
-    """Return a copy without some channels, by the factors and shifts of their norms."""
-    network = copy.deepcopy(network)
-    for name in group.norms:
-        norm = network.get_submodule(name)
-        with torch.no_grad():
-            norm.weight[channels] = norm.bias[channels] = 0
-    return network
-
-
-def accuracy(clf, network, X, y):
-    """Return the balanced accuracy of a classifier with another network."""
-    other = copy.deepcopy(clf)
-    other.module_, other._folded = network, {}
-    return balanced_accuracy_score(y, other.predict(X))
-
-
-# ----------------------------------------------------------------------------- relevance
-
-
-@pytest.mark.parametrize(("backbone", "n_branches"), [("tiny", 2), ("tiny_basic", 3)])
-def test_leave_one_out_is_brute_force(fitted, run_of, digits, backbone, n_branches, monkeypatch):
-    clf = fitted(backbone, n_branches=n_branches)
-    run, (X, y) = run_of(clf), (digits[0][72:], digits[1][72:])
-    monkeypatch.setattr(relevance, "BATCH", 20)
-    full, values = accuracy(clf, clf.module_, X, y), []
-    groups = find_groups(clf.module_)
-    for group in [*groups[:3], groups[-2]]:  # of streams and blocks, before and after the split
-        (scores,) = score_leave_one_out(run, [group])
-        some = range(0, group.size, 1 + group.size // 9)
-        without = [accuracy(clf, zero(clf.module_, group, [i]), X, y) for i in some]
-        np.testing.assert_allclose(scores[some], full - np.array(without), atol=1e-12)
-        values += without
-    assert full > 0.3
-    assert len(np.unique(np.round(values, 6))) > 3  # or nothing was compared
-
-
-def test_several_channels_and_none(fitted, run_of, digits):
-    clf = fitted()
-    group = find_groups(clf.module_, streams=False)[2]
-    X, y = digits[0][72:], digits[1][72:]
-    gone = [[], [0, 3, 5], list(range(group.size))]
-    expected = [accuracy(clf, zero(clf.module_, group, channels), X, y) for channels in gone]
-    np.testing.assert_allclose(score_without(run_of(clf), group, gone), expected, atol=1e-12)
-
-
-def test_classes_weigh_alike():
-    right = np.array([[True, True, True, False], [False, True, True, True]])
-    balanced = relevance._balance(right, np.array([0, 0, 0, 2]))
-    assert balanced == pytest.approx([0.5, 5 / 6])
-
-
-@pytest.mark.parametrize("place", range(3))
-def test_activations_are_what_the_next_layer_reads(fitted, digits, place):
-    network = fitted().module_
-    groups = find_groups(network)
-    group = [groups[0], groups[1], groups[-1]][place]
-    images = torch.as_tensor(digits[0][:5])[:, None].expand(-1, 3, -1, -1)
-    images = nn.functional.interpolate(images.float() / 255, 16)
-    maps = activation_maps(network, group, images)
-    with torch.no_grad():
-        stem = network.stump[:4](network.normalize(images))
-        block = network.stump[4][0]
-        inner = block.relu(block.bn1(block.conv1(stem)))
-        last = network.branches(network.forward_features(images))
-    expected = [stem, inner, last][place].transpose(0, 1).numpy()
-    np.testing.assert_allclose(maps, expected, atol=1e-6)
-    assert maps.shape[:2] == (group.size, 5)
-    assert maps.min() == 0
 
 
 # ---------------------------------------------------------------------------- retraining
@@ -160,7 +84,7 @@ def layers_of(network):
 def test_layers_after_the_next_keep_every_bit(small, digits, backbone, ema_epochs):
     X, y = digits[0][:40], digits[1][:40]
     clf = small(backbone=backbone, ema_epochs=ema_epochs, max_epochs=1, trainable="all")
-    pruner = Watch(clf, criterion="l1", amount=0.3, prune_every=max(1, ema_epochs))
+    pruner = Watch(clf, criterion="l1", amount=0.3, epochs_per_step=max(1, ema_epochs))
     pruner.seen = []
     pruner.fit(X, y)
     layers = layers_of(pruner.estimator_.module_)
@@ -211,7 +135,7 @@ def test_the_next_layer_of_a_stream_is_its_last_reader(fitted):
 
 def test_only_kernels_that_can_be_spared_are_removed(fitted, digits):
     clf = fitted(n_branches=1)
-    pruner = ProgressiveKernelPruner(clf, prune_every=0, validation_fraction=0.4).fit(*digits)
+    pruner = ProgressiveKernelPruner(clf, epochs_per_step=0, validation_fraction=0.4).fit(*digits)
     table = pruner.results_[1:]
     assert (table.channels < table.channels_before).any()
     assert (table.channels >= 1).all()
@@ -222,15 +146,18 @@ def test_only_kernels_that_can_be_spared_are_removed(fitted, digits):
         assert row.relevance[row.remaining].max(initial=-1) >= row.relevance[gone].max(initial=-1)
 
 
-@pytest.mark.parametrize(("criterion", "threshold"), [("leave_one_out", 0.0), ("taylor", 0.1)])
-def test_what_is_removed_costs_no_more_than_the_threshold(fitted, run_of, threshold, criterion):
+@pytest.mark.parametrize(
+    ("criterion", "layer_tolerance"), [("leave_one_out", 0.0), ("taylor", 0.1)]
+)
+def test_layer_tolerance_limits_the_drop_of_a_layer(fitted, run_of, layer_tolerance, criterion):
     clf = fitted()
-    run = run_of(clf, criterion=criterion, threshold=threshold)
+    run = run_of(clf)
+    pruner = ProgressiveKernelPruner(criterion=criterion, layer_tolerance=layer_tolerance)
     for group in find_groups(clf.module_, streams=False)[::3]:
-        relevance_, remaining = run.pruner._judge(run, group, None)
+        relevance_, remaining = pruner._judge(run, group, None)
         gone = np.setdiff1d(np.arange(group.size), remaining)
-        full, cut = score_without(run, group, [[], gone])
-        assert full - cut <= threshold + 1e-6
+        full, cut = score_without(clf.module_, group, [[], gone], run.scored_images)
+        assert full - cut <= layer_tolerance + 1e-6
         parts = np.bincount(gone // (group.size // group.parts), minlength=group.parts)
         assert len(set(parts)) == 1
         assert len(relevance_) == group.size
@@ -240,11 +167,9 @@ def test_equal_relevance_goes_by_taylor(fitted, run_of, monkeypatch):
     run = run_of(fitted(n_branches=1))
     group = find_groups(run.network, streams=False)[0]
     taylor = torch.tensor([3.0, 1.0, 2.0, 0.0])
-    monkeypatch.setattr(
-        "sklearn_rrr.pruning.progressive_pruner.score_taylor", lambda run, groups: [taylor]
-    )
+    monkeypatch.setattr("sklearn_rrr.pruning.progressive_pruner.score_taylor", lambda *_: [taylor])
     relevance = torch.tensor([0.0, 0.0, 0.0, 0.5])
-    units = run.pruner._rank_kernels(run, group, relevance)
+    units = ProgressiveKernelPruner()._rank_kernels(run, group, relevance)
     assert [unit.tolist() for unit in units] == [[1], [2], [0]]  # the last one stays
 
 
@@ -252,7 +177,7 @@ def test_equal_relevance_goes_by_taylor(fitted, run_of, monkeypatch):
 @pytest.mark.parametrize("amount", [0.0, 0.25, 0.999])
 def test_an_amount_of_each_layer(fitted, digits, backbone, amount):
     clf = fitted(backbone)
-    pruner = ProgressiveKernelPruner(clf, criterion="norm", amount=amount, prune_every=0)
+    pruner = ProgressiveKernelPruner(clf, criterion="norm", amount=amount, epochs_per_step=0)
     table = pruner.fit(*digits).results_[1:]
     for group, row in zip(find_groups(clf.module_, False), table.itertuples(), strict=True):
         width = group.size // group.parts
@@ -272,13 +197,13 @@ def test_an_amount_of_each_layer(fitted, digits, backbone, amount):
 
 
 @pytest.mark.parametrize(
-    ("measure", "streams", "target"), [("parameters", True, 0.3), ("macs", False, 0.15)]
+    ("cost", "streams", "target"), [("parameters", True, 0.3), ("macs", False, 0.15)]
 )
-def test_a_target_for_the_whole_network(fitted, digits, measure, streams, target):
-    settings = {"criterion": "l1", "measure": measure, "prune_every": 0}
+def test_a_target_for_the_whole_network(fitted, digits, cost, streams, target):
+    settings = {"criterion": "l1", "cost": cost, "epochs_per_step": 0}
     pruner = ProgressiveKernelPruner(fitted(), **settings, target=target, streams=streams)
     table = pruner.fit(*digits).results_
-    share = table[measure].iloc[-1] / table[measure].iloc[0]
+    share = table[cost].iloc[-1] / table[cost].iloc[0]
     assert 0.85 - target < share <= 1 - target
     removed = 1 - table.channels[1:] / table.channels_before[1:]
     assert removed.max() - removed.min() < 0.25  # rounded to channels
@@ -295,7 +220,7 @@ def test_a_target_of_nothing_leaves_the_network_as_it_is(fitted, digits):
 
 
 def test_a_target_out_of_reach(fitted, digits):
-    pruner = ProgressiveKernelPruner(fitted(), criterion="l1", target=0.999, prune_every=0)
+    pruner = ProgressiveKernelPruner(fitted(), criterion="l1", target=0.999, epochs_per_step=0)
     with pytest.warns(UserWarning, match=r"may not remove 99\.9% of the parameters"):
         pruner.fit(*digits)
     groups = find_groups(pruner.estimator_.module_, streams=False)
@@ -313,7 +238,7 @@ def test_a_layer_that_costs_too_much_is_put_back(fitted, digits):
 
     clf = fitted()
     pruner = ProgressiveKernelPruner(
-        clf, criterion="l1", amount=0.5, max_drop=0.1, scoring=Scorer(), prune_every=0
+        clf, criterion="l1", amount=0.5, tolerance=0.1, scoring=Scorer(), epochs_per_step=0
     ).fit(*digits)
     table = pruner.results_
     assert table.layer[2] == "stump.4.0.conv2"
@@ -347,7 +272,7 @@ def test_a_selector_is_shown_activations_and_decides(fitted, digits, validation_
         criterion="norm",
         selector=selector,
         mosaic_images=6,
-        prune_every=0,
+        epochs_per_step=0,
         validation_fraction=validation_fraction,
     ).fit(*digits)
     groups = find_groups(clf.module_, streams=False)
@@ -376,7 +301,7 @@ def test_a_selector_is_shown_activations_and_decides(fitted, digits, validation_
 )
 def test_wrong_selectors(fitted, digits, keep, message):
     pruner = ProgressiveKernelPruner(
-        fitted(), criterion="l1", selector=Selector(keep), prune_every=0
+        fitted(), criterion="l1", selector=Selector(keep), epochs_per_step=0
     )
     with pytest.raises(ValueError, match=message):
         pruner.fit(*digits)
@@ -394,7 +319,7 @@ def quick(**parameters):
         max_epochs=1,
         random_state=0,
     )
-    return ProgressiveKernelPruner(clf, **{"criterion": "l1", "prune_every": 0} | parameters)
+    return ProgressiveKernelPruner(clf, **{"criterion": "l1", "epochs_per_step": 0} | parameters)
 
 
 @pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -412,7 +337,7 @@ def test_grid_search_over_targets(digits, n_jobs):
 def test_the_same_again_and_the_classifier_given_is_left_alone(fitted, digits):
     clf = fitted()
     before = copy.deepcopy(clf.module_.state_dict())
-    pruner = ProgressiveKernelPruner(clf, amount=0.3, prune_every=1, random_state=3)
+    pruner = ProgressiveKernelPruner(clf, amount=0.3, epochs_per_step=1, random_state=3)
     first = pruner.fit(*digits).predict_proba(digits[0])
     np.testing.assert_array_equal(clone(pruner).set_params(estimator=clf).fit(*digits)
                                   .predict_proba(digits[0]), first)  # fmt: skip
@@ -420,9 +345,9 @@ def test_the_same_again_and_the_classifier_given_is_left_alone(fitted, digits):
 
 
 def test_another_pruner_goes_on(fitted, digits):
-    second = ProgressiveKernelPruner(criterion="norm", amount=0.5, prune_every=0)
+    second = ProgressiveKernelPruner(criterion="norm", amount=0.5, epochs_per_step=0)
     first = ProgressiveKernelPruner(
-        fitted(), criterion="l1", amount=0.5, prune_every=0, then=second
+        fitted(), criterion="l1", amount=0.5, epochs_per_step=0, then=second
     )
     table = first.fit(*digits).results_
     half = len(table) // 2
@@ -439,15 +364,23 @@ def test_another_pruner_goes_on(fitted, digits):
             r"`criterion` must be one of 'leave_one_out', .*callable",
         ),
         ({"retrain": "never"}, ValueError, r"`retrain` must be one of 'progressive', 'usual'"),
-        ({"threshold": -0.1}, ValueError, r"`threshold` must be a number in \[0, 1\]; got -0\.1"),
+        (
+            {"layer_tolerance": -0.1},
+            ValueError,
+            r"`layer_tolerance` must be a number in \[0, 1\]; got -0\.1",
+        ),
         ({"amount": 1.0}, ValueError, r"`amount` must be a number in \[0, 0\.999\]"),
         ({"target": 1.0}, ValueError, r"`target` must be a number in \[0, 0\.999\]"),
         ({"amount": 0.1, "target": 0.1}, ValueError, "`amount` and `target` both say what goes"),
         ({"selector": "mine"}, TypeError, "`selector` must be a callable or None; got 'mine'"),
         ({"streams": 1}, TypeError, "`streams` must be True or False"),
         ({"mosaic_images": 0}, ValueError, "`mosaic_images` must be an int of at least 1"),
-        ({"prune_every": -1}, ValueError, "`prune_every` must be an int of at least 0"),
-        ({"validation_fraction": None}, ValueError, "`threshold`=0.0 needs images to score on"),
+        ({"epochs_per_step": -1}, ValueError, "`epochs_per_step` must be an int of at least 0"),
+        (
+            {"validation_fraction": None},
+            ValueError,
+            "`layer_tolerance`=0.0 needs images to score on",
+        ),
         (
             {"validation_fraction": None, "criterion": "leave_one_out", "amount": 0.1},
             ValueError,
