@@ -42,11 +42,10 @@ def finite_score(scorer, estimator, X, y, where):
 
 
 class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
-    """Fits classifiers and predicts with the one it ends with, ``estimator_``.
+    """Base of estimators that fit classifiers and predict with the last one, ``estimator_``.
 
-    A child implements ``_make_estimator()``, which returns the estimator to start from, and
-    ``_fit(X, y, sample_weight, classes=None)``, where `classes` are all labels that may occur;
-    it names in ``_fitted`` what that sets.
+    A subclass implements ``_make_estimator`` and ``_fit``, and lists the attributes that ``_fit``
+    sets in ``_fitted``.
     """
 
     _fitted = ("estimator_", "results_", "classes_", "skipped_")
@@ -54,12 +53,42 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inner = get_tags(self._make_estimator())
+        try:
+            inner = get_tags(self._make_estimator())
+        except Exception:  # tags of an invalid estimator are asked for, too; `fit` reports it
+            return tags
         tags.input_tags, tags.classifier_tags = inner.input_tags, inner.classifier_tags
         return tags
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_")  # a fit that failed may have left the form of the rows
+
+    def _make_estimator(self):
+        """Return the classifier to start from: a copy of `estimator`, or the default.
+
+        Raises
+        ------
+        TypeError
+            If `estimator` is of the wrong kind.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `_make_estimator`.")
+
+    def _fit(self, X, y, sample_weight, classes=None):
+        """Fit, and set the attributes in ``_fitted``.
+
+        Parameters
+        ----------
+        X, y, sample_weight : images, array-like, array-like or None
+            As in ``fit``.
+        classes : ndarray or None, default=None
+            All labels that may occur; None means those of `y`.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `_fit`.")
 
     def _check_input(self, X, y):
         """Forget an earlier fit; return X in a form that can be taken apart, and y.

@@ -1,6 +1,6 @@
 """What every pruner shares: score, remove, retrain, and what came of it.
 
-A pruner wraps a classifier of this package, fitted or not, and ends with one whose network is
+A pruner wraps a classifier of this package, unfitted or frozen, and ends with one whose network is
 smaller, ``estimator_``. It is lowered step by step to `target`, or as long as its score allows.
 """
 
@@ -92,7 +92,7 @@ class BasePruner(ImageMetaClassifier):
     # ------------------------------------------------------------------------- fitting
 
     def _make_estimator(self):
-        """Return the classifier to start from: fitted as it was given, or an unfitted copy."""
+        """Return the classifier to start from: a frozen one as it is, else an unfitted copy."""
         estimator = RRRNetClassifier() if self.estimator is None else self.estimator
         while isinstance(estimator, FrozenEstimator):
             estimator = estimator.estimator
@@ -102,10 +102,10 @@ class BasePruner(ImageMetaClassifier):
                 "LastLayerClassifier, or a BlockSelector or pruner of such; got "
                 f"{self.estimator!r}. In a pipeline, the pruner is the last step."
             )
-        return estimator
+        return estimator if isinstance(self.estimator, FrozenEstimator) else clone(estimator)
 
     def fit(self, X, y=None, sample_weight=None):
-        """Make the network smaller, after fitting it if it was not fitted.
+        """Fit the classifier, unless it is in a FrozenEstimator, and make its network smaller.
 
         Parameters
         ----------
@@ -181,15 +181,14 @@ class BasePruner(ImageMetaClassifier):
         if fitted and len(unknown := np.setdiff1d(data.classes, estimator.classes_)):
             raise ValueError(
                 f"y holds the labels {unknown.tolist()}, but `estimator` was fitted on "
-                f"{estimator.classes_.tolist()}. Leave them out, or pass "
-                "sklearn.base.clone(estimator), which is fitted anew."
+                f"{estimator.classes_.tolist()}. Leave them out, or pass `estimator` without "
+                "FrozenEstimator, so that it is fitted anew."
             )
         everything = np.arange(len(data.y))
         split = everything, everything[:0]
         if self.validation_fraction is not None:
             split = hold_out(data.labels, self.validation_fraction, seed)
         if not fitted:
-            estimator = clone(estimator)
             if "random_state" in estimator.get_params() and estimator.random_state is None:
                 estimator.set_params(random_state=seed)
             estimator._fit(*data.part(split[0]), classes=data.classes)

@@ -34,10 +34,10 @@ class BasisScalingPruner(BasePruner):
     ----------
     estimator : classifier or None, default=None
         An :class:`RRRNetClassifier`, :class:`FineTuningClassifier` or
-        :class:`LastLayerClassifier`, or a :class:`BlockSelector` or pruner of one. One that is
-        fitted is taken as it is, and not changed; else a copy is fitted to the images that are not
-        held out. A search clones what is inside, so that it is fitted anew; sklearn.frozen.
-        FrozenEstimator around it prevents that. None takes ``RRRNetClassifier()``.
+        :class:`LastLayerClassifier`, or a :class:`BlockSelector` or pruner of one. A clone of it is
+        fitted to the images that are not held out. A fitted one in a
+        :class:`sklearn.frozen.FrozenEstimator` is pruned as it is, and left unchanged. None means
+        ``RRRNetClassifier()``.
     norms : bool, default=True
         Whether the factors and shifts of batch norms learn, too.
     learning_rate : float, default=0.02

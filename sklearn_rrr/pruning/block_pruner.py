@@ -19,7 +19,7 @@ class BlockPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What is pruned: fitted, or to be fitted first, see :class:`BasisScalingPruner`. With
+        The classifier to prune, frozen or to be fitted; see :class:`BasisScalingPruner`. With
         ``blocks=(1, 1, 1, 1)``, the default of :class:`RRRNetClassifier`, nothing can be removed:
         None takes ``blocks=None``, all.
     target : float, default=0.5

@@ -22,7 +22,7 @@ class ChannelPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What is pruned: fitted, or to be fitted first, see :class:`BasisScalingPruner`. None is an
+        The classifier to prune, frozen or to be fitted; see :class:`BasisScalingPruner`. None is an
         :class:`RRRNetClassifier`.
     criterion : {"taylor", "norm", "l1", "fisher"} or callable, default="taylor"
         Importance: "taylor", the squared first-order change of the loss; "norm", the factor of

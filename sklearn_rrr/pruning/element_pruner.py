@@ -20,7 +20,7 @@ class ElementPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What is pruned: fitted, or to be fitted first, see :class:`BasisScalingPruner`. None is an
+        The classifier to prune, frozen or to be fitted; see :class:`BasisScalingPruner`. None is an
         :class:`RRRNetClassifier`.
     target : float, default=0.5
         Share of the parameters to set to zero.

@@ -41,7 +41,8 @@ class ProgressiveKernelPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What is pruned: fitted, or to be fitted first. None is an :class:`RRRNetClassifier`.
+        The classifier to prune, frozen or to be fitted; see :class:`BasisScalingPruner`. None is an
+        :class:`RRRNetClassifier`.
     criterion : {"leave_one_out", "taylor", "norm", "l1", "fisher"} or callable, \
 default="leave_one_out"
         Objective relevance of a kernel. "leave_one_out": by how much the balanced accuracy on the

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
@@ -177,7 +178,7 @@ def test_labels_of_a_long_search_do_not_overlap():
 
 def test_a_fitted_selector(small, digits):
     clf = small(max_epochs=1, n_branches=1, trainable="all")
-    selector = BlockSelector(clf, tol=None, control=True).fit(*digits)
+    selector = BlockSelector(clf, tolerance=None, control=True).fit(*digits)
     display = BlockSelectionDisplay.from_estimator(selector, x="epochs")
     table = selector.results_
     steps = table[~table.control]
@@ -430,7 +431,8 @@ def test_images_are_the_first_mosaic():
 def test_kernels_of_fitted_estimators(small, digits):
     X, y = digits
     clf = small(max_epochs=1).fit(X, y)
-    pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.5, prune_every=0).fit(X, y)
+    frozen = FrozenEstimator(clf)
+    pruner = ProgressiveKernelPruner(frozen, criterion="l1", amount=0.5, prune_every=0).fit(X, y)
     of_clf, of_pruner = (
         KernelMosaicDisplay.from_estimator(e, X[:5], "stump.4.0.conv1") for e in (clf, pruner)
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV
 from torch import nn
@@ -211,7 +212,8 @@ def test_the_next_layer_of_a_stream_is_its_last_reader(fitted):
 
 def test_only_kernels_that_can_be_spared_are_removed(fitted, digits):
     clf = fitted(n_branches=1)
-    pruner = ProgressiveKernelPruner(clf, prune_every=0, validation_fraction=0.4).fit(*digits)
+    frozen = FrozenEstimator(clf)
+    pruner = ProgressiveKernelPruner(frozen, prune_every=0, validation_fraction=0.4).fit(*digits)
     table = pruner.results_[1:]
     assert (table.channels < table.channels_before).any()
     assert (table.channels >= 1).all()
@@ -252,7 +254,8 @@ def test_equal_relevance_goes_by_taylor(fitted, run_of, monkeypatch):
 @pytest.mark.parametrize("amount", [0.0, 0.25, 0.999])
 def test_an_amount_of_each_layer(fitted, digits, backbone, amount):
     clf = fitted(backbone)
-    pruner = ProgressiveKernelPruner(clf, criterion="norm", amount=amount, prune_every=0)
+    frozen = FrozenEstimator(clf)
+    pruner = ProgressiveKernelPruner(frozen, criterion="norm", amount=amount, prune_every=0)
     table = pruner.fit(*digits).results_[1:]
     for group, row in zip(find_groups(clf.module_, False), table.itertuples(), strict=True):
         width = group.size // group.parts
@@ -276,7 +279,8 @@ def test_an_amount_of_each_layer(fitted, digits, backbone, amount):
 )
 def test_a_target_for_the_whole_network(fitted, digits, measure, streams, target):
     settings = {"criterion": "l1", "measure": measure, "prune_every": 0}
-    pruner = ProgressiveKernelPruner(fitted(), **settings, target=target, streams=streams)
+    frozen = FrozenEstimator(fitted())
+    pruner = ProgressiveKernelPruner(frozen, **settings, target=target, streams=streams)
     table = pruner.fit(*digits).results_
     share = table[measure].iloc[-1] / table[measure].iloc[0]
     assert 0.85 - target < share <= 1 - target
@@ -287,7 +291,7 @@ def test_a_target_for_the_whole_network(fitted, digits, measure, streams, target
 
 
 def test_a_target_of_nothing_leaves_the_network_as_it_is(fitted, digits):
-    pruner = ProgressiveKernelPruner(fitted(), target=0).fit(*digits)
+    pruner = ProgressiveKernelPruner(FrozenEstimator(fitted()), target=0).fit(*digits)
     assert pruner.results_.layer.tolist() == [""]
     state = fitted().module_.state_dict()
     for key, value in pruner.estimator_.module_.state_dict().items():
@@ -295,7 +299,8 @@ def test_a_target_of_nothing_leaves_the_network_as_it_is(fitted, digits):
 
 
 def test_a_target_out_of_reach(fitted, digits):
-    pruner = ProgressiveKernelPruner(fitted(), criterion="l1", target=0.999, prune_every=0)
+    frozen = FrozenEstimator(fitted())
+    pruner = ProgressiveKernelPruner(frozen, criterion="l1", target=0.999, prune_every=0)
     with pytest.warns(UserWarning, match=r"may not remove 99\.9% of the parameters"):
         pruner.fit(*digits)
     groups = find_groups(pruner.estimator_.module_, streams=False)
@@ -311,7 +316,7 @@ def test_a_layer_that_costs_too_much_is_put_back(fitted, digits):
                 1.0 if estimator.module_.get_submodule("stump.4.0.conv2").out_channels > 3 else 0.5
             )
 
-    clf = fitted()
+    clf = FrozenEstimator(fitted())
     pruner = ProgressiveKernelPruner(
         clf, criterion="l1", amount=0.5, max_drop=0.1, scoring=Scorer(), prune_every=0
     ).fit(*digits)
@@ -343,7 +348,7 @@ def test_a_selector_is_shown_activations_and_decides(fitted, digits, validation_
     selector = Selector(lambda maps: np.arange(len(maps)) % 4 != 1)
     clf = fitted(n_branches=1)
     pruner = ProgressiveKernelPruner(
-        clf,
+        FrozenEstimator(clf),
         criterion="norm",
         selector=selector,
         mosaic_images=6,
@@ -376,7 +381,7 @@ def test_a_selector_is_shown_activations_and_decides(fitted, digits, validation_
 )
 def test_wrong_selectors(fitted, digits, keep, message):
     pruner = ProgressiveKernelPruner(
-        fitted(), criterion="l1", selector=Selector(keep), prune_every=0
+        FrozenEstimator(fitted()), criterion="l1", selector=Selector(keep), prune_every=0
     )
     with pytest.raises(ValueError, match=message):
         pruner.fit(*digits)
@@ -407,9 +412,10 @@ def test_grid_search_over_targets(digits, n_jobs):
 def test_the_same_again_and_the_classifier_given_is_left_alone(fitted, digits):
     clf = fitted()
     before = copy.deepcopy(clf.module_.state_dict())
-    pruner = ProgressiveKernelPruner(clf, amount=0.3, prune_every=1, random_state=3)
+    frozen = FrozenEstimator(clf)
+    pruner = ProgressiveKernelPruner(frozen, amount=0.3, prune_every=1, random_state=3)
     first = pruner.fit(*digits).predict_proba(digits[0])
-    np.testing.assert_array_equal(clone(pruner).set_params(estimator=clf).fit(*digits)
+    np.testing.assert_array_equal(clone(pruner).set_params(estimator=frozen).fit(*digits)
                                   .predict_proba(digits[0]), first)  # fmt: skip
     assert all(torch.equal(before[k], v) for k, v in clf.module_.state_dict().items())
 
@@ -417,7 +423,7 @@ def test_the_same_again_and_the_classifier_given_is_left_alone(fitted, digits):
 def test_another_pruner_goes_on(fitted, digits):
     second = ProgressiveKernelPruner(criterion="norm", amount=0.5, prune_every=0)
     first = ProgressiveKernelPruner(
-        fitted(), criterion="l1", amount=0.5, prune_every=0, then=second
+        FrozenEstimator(fitted()), criterion="l1", amount=0.5, prune_every=0, then=second
     )
     table = first.fit(*digits).results_
     half = len(table) // 2
