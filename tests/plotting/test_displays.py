@@ -313,7 +313,7 @@ def test_calibration_error_by_hand():
     diagonal, curve = display.ax_.get_lines()
     assert xy(diagonal) == [[0, 0], [1, 1]]
     assert xy(curve) == [[0.6, 0.5], [0.9, 1]]
-    assert legend(display.ax_) == ["as sure as right", "classifier (ECE 0.100)"]
+    assert legend(display.ax_) == ["perfectly calibrated", "classifier (ECE 0.100)"]
 
 
 def test_ensemble_and_single_branches_by_hand():
@@ -475,7 +475,7 @@ def test_only_fitted_image_classifiers(display, data):
     with pytest.raises(NotFittedError):
         display.from_estimator(RRRNetClassifier(), *data)
     other = LinearSVC().fit([[0], [1]], [0, 1])
-    with pytest.raises(TypeError, match=r"`estimator` must be .*; got a LinearSVC\. Of"):
+    with pytest.raises(TypeError, match=r"`estimator` must be .*; got a LinearSVC\."):
         display.from_estimator(other, *data)
 
 

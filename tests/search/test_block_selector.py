@@ -31,7 +31,6 @@ from sklearn_rrr import (
     ChannelPruner,
     LastLayerClassifier,
     RRRNetClassifier,
-    save,
 )
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.resnet import TORCHVISION
@@ -624,13 +623,6 @@ def test_images_of_other_forms(one_epoch, digits, digit_paths, picture_dataset):
     selector.fit(rows, names, sample_weight=np.ones(len(y)))
     assert selector.n_features_in_ == 64
     assert set(selector.classes_) == set(names)
-
-
-def test_what_it_leaves_is_saved(one_epoch, digits, tmp_path):
-    selector = BlockSelector(one_epoch, max_blocks=4).fit(*digits)
-    save(selector.estimator_, tmp_path / "model")
-    with pytest.raises(TypeError, match="of a pruner or a BlockSelector estimator_"):
-        save(selector, tmp_path / "model")
 
 
 @pytest.mark.parametrize(
