@@ -124,19 +124,7 @@ class ReliabilityDisplay(Display):
         """
         check_int("n_bins", n_bins, 1)
         probabilities = check_probabilities(probabilities, (2, 3))
-        known, labels = encode_labels(y_true, classes)
-        if len(labels) != len(probabilities):
-            raise ValueError(
-                "`y_true` must have one label per image of `probabilities`; got "
-                f"{len(labels)} labels of {len(probabilities)} images."
-            )
-        if len(known) != probabilities.shape[-1]:
-            raise ValueError(
-                f"`classes` must name the {probabilities.shape[-1]} columns of `probabilities`; "
-                f"got {known.tolist()}. Pass for example classes=clf.classes_."
-            )
-        columns = known if classes is None else np.asarray(classes)
-        truth = known[labels]
+        truth, columns = _check_labels(y_true, probabilities, classes)
 
         def judge(p):  # (n, K)
             return p.max(1), columns[p.argmax(1)] == truth
@@ -170,6 +158,22 @@ class ReliabilityDisplay(Display):
     def _draw_curve(ax, confidence, accuracy, marker, style):
         used = np.isfinite(confidence)  # empty bins do not interrupt the line
         ax.plot(confidence[used], accuracy[used], marker, **style)
+
+
+def _check_labels(y_true, probabilities, classes):
+    """Return the label of each image and the label of each column."""
+    known, labels = encode_labels(y_true, classes)
+    if len(labels) != len(probabilities):
+        raise ValueError(
+            "`y_true` must have one label per image of `probabilities`; got "
+            f"{len(labels)} labels of {len(probabilities)} images."
+        )
+    if len(known) != probabilities.shape[-1]:
+        raise ValueError(
+            f"`classes` must name the {probabilities.shape[-1]} columns of `probabilities`; "
+            f"got {known.tolist()}. Pass for example classes=clf.classes_."
+        )
+    return known[labels], known if classes is None else np.asarray(classes)
 
 
 def _bin(confidence, correct, n_bins):
