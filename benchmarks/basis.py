@@ -14,6 +14,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.data import read_set
@@ -62,7 +63,7 @@ def measure(key, folder, models, seed, n_threads):
         clf.fit(images(train), y[train])
         joblib.dump(clf, file)
     else:
-        pruner = WAYS[key["way"]](joblib.load(file), key["target"])
+        pruner = WAYS[key["way"]](FrozenEstimator(joblib.load(file)), key["target"])
         pruner.set_params(validation_fraction=None, random_state=seed)
         clf = pruner.fit(images(train), y[train]).estimator_
     return key | {

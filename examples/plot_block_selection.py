@@ -26,7 +26,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 
 clf = RRRNetClassifier(n_branches=1, image_size=32, random_state=0)
 selector = BlockSelector(
-    clf, order="cyclic", tol=None, max_blocks=8, epochs_per_step=3, validation_fraction=0.33,
+    clf, order="cyclic", tolerance=None, max_blocks=8, epochs_per_step=3, validation_fraction=0.33,
     control=True, verbose=1,
 )  # fmt: skip
 selector.fit(X_train, y_train)
@@ -36,7 +36,7 @@ print(f"{selector.blocks_}: accuracy on the test images {selector.score(X_test, 
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
 BlockSelectionDisplay.from_estimator(selector, ax=left)
-TrainingCurveDisplay.from_estimator(selector.estimator_, ax=right)
+TrainingCurveDisplay.from_estimator(selector, ax=right)
 left.set_title("networks tried")
 right.set_title(f"last training of {selector.blocks_}")
 figure.savefig(PICTURE, dpi=80)

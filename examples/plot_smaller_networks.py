@@ -10,6 +10,7 @@ against the accuracy on test images; beside it, what the kernels of the first la
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 
 from sklearn_rrr import BasisScalingPruner, ChannelPruner, RRRNetClassifier, cost_report
@@ -24,8 +25,10 @@ X_train, X_test, y_train, y_test = train_test_split(
 clf = RRRNetClassifier(n_branches=1, image_size=32, max_epochs=15, random_state=0)
 clf.fit(X_train, y_train)
 
-# No images are held out: nothing is chosen by a score, and all are there to learn from.
-common = {"estimator": clf, "validation_fraction": None, "n_steps": 3, "random_state": 0}
+# FrozenEstimator: each pruner starts from the fitted network instead of fitting it again. No images
+# are held out, since no score decides about anything here; all of them are used for training.
+common = {"estimator": FrozenEstimator(clf), "validation_fraction": None, "n_steps": 3}
+common["random_state"] = 0
 ways = {
     "basis vectors": lambda share: BasisScalingPruner(target=share, **common),
     "channels": lambda share: ChannelPruner(target=share, **common),

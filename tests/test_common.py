@@ -63,7 +63,7 @@ OTHERS = {
     "last layer": LastLayerClassifier("tiny", **TINY),
     "fine-tuning": FineTuningClassifier("tiny", **TINY),
     "tailor": NetTailorClassifier("tiny", **TINY, n_removed=2, tolerance=1.0),
-    "selector": BlockSelector(RRRNetClassifier("tiny", **TINY), max_blocks=5, tol=None),
+    "selector": BlockSelector(RRRNetClassifier("tiny", **TINY), max_blocks=5, tolerance=None),
     "channels": ChannelPruner(RRRNetClassifier("tiny", **TINY), target=0.2, n_steps=2),
     "basis": BasisScalingPruner(RRRNetClassifier("tiny", **TINY), target=0.1, n_steps=2),
     "blocks": BlockPruner(RRRNetClassifier("tiny", blocks=None, **TINY), target=0.05, n_steps=1),

@@ -24,6 +24,7 @@ ROOMS = PACKAGE.parent / "docs" / "rooms.csv"  # the table of docs/design.rst
 
 def test_public_names():
     assert sklearn_rrr.__all__ == [
+        "Backbone",
         "BaggingEnsemble",
         "BasisScalingPruner",
         "BlockPruner",
@@ -32,6 +33,7 @@ def test_public_names():
         "ElementPruner",
         "EnsembleStrategy",
         "FastGeometricEnsemble",
+        "FineTuning",
         "FineTuningClassifier",
         "LastLayerClassifier",
         "MultiTaskStore",
@@ -41,6 +43,7 @@ def test_public_names():
         "ProgressiveKernelPruner",
         "RRRNetClassifier",
         "SnapshotEnsemble",
+        "TailoringFineTuning",
         "cost_report",
         "count_macs",
         "count_parameters",
@@ -51,6 +54,7 @@ def test_public_names():
         "load_image_folder",
         "load_task",
         "measure_latency",
+        "paper_models",
         "register_backbone",
         "save",
         "save_task",

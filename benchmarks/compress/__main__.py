@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import joblib
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
 
 from benchmarks.compress import report
@@ -71,7 +72,7 @@ def make_system(key, start, n_images):
         return RRRNetClassifier(**common)
     if key["system"] == "NetTailor":
         return NetTailorClassifier(**common)
-    pruner = PRUNERS[key["system"]](start, key["share"])
+    pruner = PRUNERS[key["system"]](FrozenEstimator(start), key["share"])
     # Where nothing is judged on images held out, none are.
     held_out = pruner.validation_fraction if key["system"].startswith("kernels") else None
     return pruner.set_params(validation_fraction=held_out, random_state=key["seed"])

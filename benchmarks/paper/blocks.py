@@ -33,7 +33,7 @@ def search(options, seed):
     )
     selector = BlockSelector(
         clf,
-        tol=None,
+        tolerance=None,
         control=True,
         epochs_per_step=options.epochs,
         validation_fraction=0.5,

@@ -225,12 +225,12 @@ class RRRNetClassifier(BranchClassifier):
             )
         super()._check_parameters()
 
-    def _grow(self, blocks, X, y=None, sample_weight=None, random_state=None):
-        """Return a copy with other blocks that trains on from these weights, on the same classes.
+    def _grow(self, blocks, images, random_state=None):
+        """Return a copy with other blocks that trains on from these weights, on a LabelledSet.
 
         New blocks start pre-trained. The branches keep their widths.
         """
         grown = clone(self).set_params(
             blocks=blocks, width_offset=self.width_offset_, random_state=random_state
         )
-        return grown._fit(X, y, sample_weight, earlier=self)
+        return grown._fit_set(images, earlier=self)

@@ -15,13 +15,12 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr._files import write_atomically
+from sklearn_rrr._unwrapping import refuse_steps, unwrap
 from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.weights import check_state
-from sklearn_rrr.classifiers.base import BaseImageClassifier
 from sklearn_rrr.classifiers.baselines import FineTuningClassifier, LastLayerClassifier
 from sklearn_rrr.classifiers.ensembles import ENSEMBLES
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
@@ -57,8 +56,9 @@ def save(estimator, path):
     Parameters
     ----------
     estimator : RRRNetClassifier or other classifier
-        Fitted. Its parameters must be plain values: no functions, generators or dicts of
-        weights.
+        Fitted. Of a search, a pruner, a selector or a pipeline without preprocessing, the
+        classifier inside is saved. Its parameters must be plain values: no functions, generators
+        or dicts of weights.
     path : str or path
         The file to write; one that exists is replaced.
 
@@ -68,6 +68,8 @@ def save(estimator, path):
         If it was not fitted.
     TypeError
         For other objects, and for a parameter that JSON cannot hold.
+    ValueError
+        For a pipeline with preprocessing steps, which the file would lack.
     OSError
         If the file cannot be written.
 
@@ -95,7 +97,7 @@ def save(estimator, path):
     >>> bool((again.predict(X[64:70]) == clf.predict(X[64:70])).all())
     True
     """
-    check_estimator(estimator)
+    estimator = find_classifier(estimator)
     path = check_target(path)
     tensors = {key: value.contiguous() for key, value in estimator.module_.state_dict().items()}
     write(path, describe(estimator), tensors)
@@ -149,14 +151,15 @@ def check_target(path):
     return path
 
 
-def check_estimator(estimator):
-    if not isinstance(estimator, BaseImageClassifier):
-        raise TypeError(
-            f"`estimator` must be a classifier of sklearn_rrr, such as {', '.join(ESTIMATORS)}; "
-            f"got {estimator!r:.100}. Of a pipeline pass its last step, pipeline[-1]; of a search "
-            "best_estimator_; of a pruner or a BlockSelector estimator_."
-        )
-    check_is_fitted(estimator)
+def find_classifier(estimator):
+    """Return the fitted classifier inside an estimator that needs no preprocessing."""
+    kind = (
+        f"a classifier of sklearn_rrr, such as {', '.join(ESTIMATORS)}, or a pipeline, search, "
+        "pruner or selector of one"
+    )
+    classifier, steps = unwrap(estimator, "module_", "_image_format", kind=kind)
+    refuse_steps(steps)
+    return classifier
 
 
 def encode(value, name):

@@ -7,7 +7,7 @@ from torch import nn
 
 from sklearn_rrr._files import write_atomically
 from sklearn_rrr._version import __version__
-from sklearn_rrr.deployment.model_files import check_estimator, check_target, encode
+from sklearn_rrr.deployment.model_files import check_target, encode, find_classifier
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
 
@@ -27,8 +27,9 @@ def export_onnx(estimator, path):
 
     Parameters
     ----------
-    estimator : RRRNetClassifier
-        Fitted on images; not on rows that are no pixels.
+    estimator : RRRNetClassifier or other classifier
+        Fitted on images, not on rows that are no pixels. Of a search, a pruner, a selector or a
+        pipeline without preprocessing, the classifier inside is exported.
     path : str or path
         The file to write, usually ``.onnx``.
 
@@ -37,8 +38,8 @@ def export_onnx(estimator, path):
     ImportError
         Without onnx and onnxscript: ``pip install onnx onnxscript``.
     NotFittedError, TypeError, ValueError
-        If it was not fitted, is no image classifier, or was fitted on numbers that uint8
-        images do not cover.
+        If it was not fitted, is no image classifier, was fitted on numbers that uint8 images do
+        not cover, or is a pipeline with preprocessing steps.
 
     See Also
     --------
@@ -58,7 +59,7 @@ def export_onnx(estimator, path):
     ...     light.predict_proba(images[64:66]).shape
     (2, 3)
     """
-    check_estimator(estimator)
+    estimator = find_classifier(estimator)
     path = check_target(path)
     if estimator._image_format.black is not None:
         raise ValueError(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 from safetensors.torch import save as serialize
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr._files import write_atomically
 from sklearn_rrr.backbones.weights import load_backbone
@@ -19,6 +18,7 @@ from sklearn_rrr.deployment.model_files import (
     check_target,
     describe,
     explained_damage,
+    find_classifier,
     read,
     rebuild,
     write,
@@ -35,13 +35,14 @@ def save_task(estimator, path):
     Parameters
     ----------
     estimator : NetTailorClassifier
-        Fitted, with parameters that :func:`sklearn_rrr.save` can keep.
+        Fitted, with parameters that :func:`sklearn_rrr.save` can keep. Of a search or a pipeline
+        without preprocessing, the classifier inside is saved.
     path : str or path
         The file to write; one that exists is replaced.
 
     Raises
     ------
-    NotFittedError, TypeError, OSError
+    NotFittedError, TypeError, ValueError, OSError
         As :func:`sklearn_rrr.save`.
 
     See Also
@@ -63,17 +64,23 @@ def save_task(estimator, path):
     ...     load_task(f"{folder}/digits.safetensors").classes_
     array([0, 1])
     """
-    if not isinstance(estimator, NetTailorClassifier):
-        raise TypeError(
-            "`estimator` must be a NetTailorClassifier, whose blocks are those of its backbone; "
-            f"got a {type(estimator).__name__}. Use sklearn_rrr.save."
-        )
-    check_is_fitted(estimator)
+    estimator = _find_tailored(estimator)
     path = check_target(path)
     content = describe(estimator, without=("teacher", "weights"))
     content[TASK] = _digest(estimator.module_)
     tensors = {key: value.contiguous() for key, value in estimator.task_delta_.items()}
     write(path, content, tensors)
+
+
+def _find_tailored(estimator):
+    """Return the fitted NetTailorClassifier inside an estimator that needs no preprocessing."""
+    estimator = find_classifier(estimator)
+    if not isinstance(estimator, NetTailorClassifier):
+        raise TypeError(
+            "`estimator` must be a NetTailorClassifier, whose blocks are those of its backbone; "
+            f"got a {type(estimator).__name__}. Use sklearn_rrr.save."
+        )
+    return estimator
 
 
 def load_task(path, weights="pretrained"):
@@ -224,8 +231,8 @@ class MultiTaskStore:
             For other estimators and names, and for one that was trained on other weights.
         """
         path = self._path(name)
-        if isinstance(estimator, NetTailorClassifier) and hasattr(estimator, "module_"):
-            self._check_weights(estimator.module_)
+        estimator = _find_tailored(estimator)
+        self._check_weights(estimator.module_)
         trial = path.with_name(f".{path.name}")
         try:
             save_task(estimator, trial)

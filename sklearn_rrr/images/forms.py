@@ -147,18 +147,6 @@ def find_labels(X, y, name):
     return y
 
 
-def take_images(X, indices):
-    """Return the images at `indices` of any form of X, in the same form; sequences as lists."""
-    if hasattr(X, "iloc"):
-        return X.iloc[indices]
-    if isinstance(X, Dataset):
-        return DatasetImages(X).select(indices).dataset
-    if hasattr(X, "shape"):
-        return X[indices]
-    X = list(X)
-    return [X[i] for i in indices]
-
-
 def as_numpy(item):
     """Turn a tensor, on any device, or array-like into an array."""
     if isinstance(item, torch.Tensor):

@@ -98,17 +98,18 @@ def _join(chunks):
 
 
 class TensorImages:
-    """Images that are resized already, (n, 3, S, S)."""
+    """Images that are resized already, (n, 3, S, S); a selection shares their memory."""
 
-    def __init__(self, images):
+    def __init__(self, images, numbers=None):
         self.images = images
+        self.numbers = torch.arange(len(images)) if numbers is None else numbers
 
     def __len__(self):
-        return len(self.images)
+        return len(self.numbers)
 
     def select(self, indices):
-        return TensorImages(self.images[torch.as_tensor(indices)])
+        return TensorImages(self.images, self.numbers[torch.as_tensor(indices)])
 
     def load(self, indices, image_size):
         """Return the images at `indices`, which were resized to `image_size` before."""
-        return self.images[torch.as_tensor(indices)]
+        return self.images[self.numbers[torch.as_tensor(indices)]]

@@ -62,11 +62,11 @@ class NetTailorClassifier(BaseImageClassifier):
         :class:`RRRNetClassifier`.
     teacher : estimator or None, default=None
         What the student learns to imitate: an :class:`RRRNetClassifier` or one of its kin, of the
-        same backbone with all its blocks, unsplit. One that is not fitted is cloned, and learns
-        from the images that the student learns from, weighed as for it; so does one that a search
-        cloned, unless it is in a :class:`sklearn.frozen.FrozenEstimator`. A fitted one is used as
-        it is: if it has learned from images given here, its score on those held out flatters it,
-        and hardly a student is within `tolerance`. None is a :class:`FineTuningClassifier` with
+        same backbone with all its blocks, unsplit. It is cloned and fitted to the training images
+        of the student, with their weights. A fitted one in a
+        :class:`sklearn.frozen.FrozenEstimator` is used as it is; if it was trained on images given
+        here, its hold-out score is optimistic, so few students come within `tolerance`.
+        None is a :class:`FineTuningClassifier` with
         the parameters given here, but its own learning rate and schedule.
     n_skips : int, default=3
         Proxies into each node, from as many nearest earlier nodes.
@@ -287,9 +287,10 @@ class NetTailorClassifier(BaseImageClassifier):
         del self._net  # of a soft student; `net_` makes another
 
     def _find_teacher(self, backbone, images, seed):
-        """Return the fitted teacher, trained on these images if it was not fitted before."""
+        """Return the fitted teacher, trained on these images unless it is frozen."""
         teacher = self.teacher
-        if isinstance(teacher, FrozenEstimator):
+        frozen = isinstance(teacher, FrozenEstimator)
+        if frozen:
             check_is_fitted(teacher)
             teacher = teacher.estimator
         if teacher is None:
@@ -302,7 +303,7 @@ class NetTailorClassifier(BaseImageClassifier):
                 "`teacher` must be an RRRNetClassifier, a FineTuningClassifier or None; got "
                 f"{teacher!r}."
             )
-        if hasattr(teacher, "module_"):
+        if frozen:
             self._check_teacher(teacher, teacher.module_, backbone)
             return teacher
         teacher = clone(teacher)
@@ -333,7 +334,7 @@ class NetTailorClassifier(BaseImageClassifier):
                 raise ValueError(
                     f"`teacher` learns from the images of the student, with `{name}`={here!r}; got "
                     f"a teacher with {own!r}. Set it on the NetTailorClassifier, or pass a fitted "
-                    "teacher."
+                    "teacher in a FrozenEstimator."
                 )
 
     def _check_teacher(self, teacher, module, backbone):
@@ -387,8 +388,8 @@ class NetTailorClassifier(BaseImageClassifier):
                 f"No student is within `tolerance`={self.tolerance:g} of the teacher's "
                 f"{self.teacher_score_:.4g} on the images held out; the best, at "
                 f"{rows[index]['score']:.4g}, is taken. Remove fewer blocks (`n_removed`), or "
-                "train for longer; if a fitted `teacher` has learned from those images, pass it "
-                "unfitted.",
+                "train for longer; if a frozen `teacher` has learned from those images, pass it "
+                "without FrozenEstimator.",
                 stacklevel=5,
             )
         return student

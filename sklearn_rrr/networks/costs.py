@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import binom
-from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sklearn_rrr._unwrapping import KIND, unwrap
 from sklearn_rrr._validation import check_int
 from sklearn_rrr.networks.norm_folding import fold_norms
 
@@ -34,7 +34,7 @@ def count_parameters(model):
     Parameters
     ----------
     model : torch.nn.Module or fitted estimator
-        What to count.
+        A module, an image classifier, or a pipeline, search, pruner or selector of one.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def count_parameters(model):
     >>> count_parameters(nn.Linear(3, 2))
     8
     """
-    return sum(p.numel() for p in _module(model).parameters())
+    return sum(p.numel() for p in _find_network(model)[0].parameters())
 
 
 def count_macs(model, image_size=None):
@@ -57,7 +57,8 @@ def count_macs(model, image_size=None):
     Parameters
     ----------
     model : torch.nn.Module or fitted estimator
-        A module takes (1, 3, image_size, image_size).
+        A module, whose input is (1, 3, image_size, image_size), an image classifier, or a
+        pipeline, search, pruner or selector of one.
     image_size : int or None, default=None
         Height and width in pixels; None takes the model's own.
 
@@ -87,8 +88,9 @@ def measure_latency(
     Parameters
     ----------
     model : torch.nn.Module or fitted estimator
-        A module is run as it is, on (batch_size, 3, image_size, image_size); an estimator's
-        network as it predicts, with its norms folded into its convolutions.
+        A module is run as it is, on (batch_size, 3, image_size, image_size). The network of an
+        image classifier, or of one in a pipeline, search, pruner or selector, is run as in
+        `predict`, with its norms folded into its convolutions; preprocessing is not timed.
     batch_size : int, default=1
         Images per pass.
     image_size : int or None, default=None
@@ -141,7 +143,8 @@ def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repea
     Parameters
     ----------
     models : list, dict, module or estimator
-        Modules or fitted estimators; the keys of a dict name the rows.
+        Modules, fitted image classifiers, or pipelines, searches, pruners or selectors of such;
+        the keys of a dict name the rows.
     batch_sizes : tuple of int, default=(1, 32)
         Latency is measured for each.
     image_size : int or None, default=None
@@ -174,7 +177,8 @@ def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repea
         raise ValueError("`models` must hold a model or more; got none.")
     rows = {}
     for name, model in models.items():
-        tensors = [*_module(model).parameters(), *_module(model).buffers()]
+        module, _ = _find_network(model)
+        tensors = [*module.parameters(), *module.buffers()]
         rows[name] = {
             "n_parameters": count_parameters(model),
             "macs": count_macs(model, image_size),
@@ -188,17 +192,13 @@ def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repea
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _module(model):
+def _find_network(model):
+    """Return the module of a model, and the image size that it predicts with, or None."""
     if isinstance(model, nn.Module):
-        return model
-    check_is_fitted(model)
-    if not hasattr(model, "module_"):
-        raise TypeError(
-            f"`model` must be a module or a fitted image classifier; got a {type(model).__name__}. "
-            "Of a search pass best_estimator_, of a BlockSelector or a pruner estimator_, of a "
-            "pipeline its last step."
-        )
-    return model.module_
+        return model, getattr(model, "image_size", None)
+    kind = f"a module, {KIND}"
+    classifier, _ = unwrap(model, "module_", "image_size_", name="model", kind=kind)
+    return classifier.module_, classifier.image_size_
 
 
 def _device(module):
@@ -207,8 +207,8 @@ def _device(module):
 
 
 def _prepare(model, image_size, batch_size):
-    module = _module(model)
-    size = image_size or getattr(model, "image_size_", None) or getattr(module, "image_size", None)
+    module, size = _find_network(model)
+    size = image_size or size
     if size is None:
         raise ValueError("`image_size` is needed for a module that has no `image_size` of its own.")
     images = torch.full((batch_size, 3, size, size), 0.5, device=_device(module))

@@ -1,7 +1,7 @@
-"""Displays: a training, a search, costs, branches and their calibration, kernels, drawn.
+"""Plots of trainings, searches, costs, branches, calibration and kernels.
 
-As in scikit-learn, a display holds what it draws, a class method computes it, and ``plot`` draws
-it again. matplotlib is imported when something is drawn.
+As in scikit-learn, a display stores the data, class methods compute them, and ``plot`` draws them
+again. matplotlib is imported when something is drawn.
 """
 
 from sklearn_rrr.plotting.block_selection import BlockSelectionDisplay

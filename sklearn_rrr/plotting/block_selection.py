@@ -1,11 +1,12 @@
-"""The networks of a search for blocks."""
+"""Scores of the networks tried by a BlockSelector."""
 
 import numpy as np
 
+from sklearn_rrr._unwrapping import unwrap
 from sklearn_rrr._validation import check_choice
-from sklearn_rrr.plotting.display import Display, abbreviate, check_columns, get_fitted
+from sklearn_rrr.plotting.display import Display, abbreviate, check_columns
 
-# What the networks of a search are shown against.
+# Columns for the horizontal axis, and its labels.
 SEARCH_AXES = {
     "blocks": "blocks in conv2_x to conv5_x",
     "epochs": "epochs since the start",
@@ -13,33 +14,33 @@ SEARCH_AXES = {
     "macs": "multiply-adds",
     "latency_ms": "latency of one image in ms",
 }
-MOST_LABELS = 12  # names of networks that stay readable below an axis
+MOST_LABELS = 12  # largest number of readable tick labels
 
 
 class BlockSelectionDisplay(Display):
-    """Draw the scores of the networks that a search for blocks has tried.
+    """Plot the scores of the networks tried by a :class:`BlockSelector`.
 
     Parameters
     ----------
     results : pandas.DataFrame
         `results_` of a :class:`BlockSelector`.
     blocks : tuple of 4 int or None, default=None
-        The network to mark as chosen.
+        Blocks of the network to mark as chosen.
     x : {"blocks", "epochs", "parameters", "macs", "latency_ms"}, default="blocks"
-        What the scores are drawn against.
+        Quantity on the horizontal axis.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn, by ``Axes.errorbar``.
+        Axes with the scores, drawn by ``Axes.errorbar``, and their figure.
     scores_ : matplotlib ErrorbarContainer
-        Scores in the order of the search, with their deviation over folds where there is one.
+        Scores in the order of the search, with their standard deviation over folds, if any.
     chosen_, control_ : matplotlib Line2D or None
-        The mark of the network chosen, and the last score of (1, 1, 1, 1) trained as long.
+        Mark of the chosen network, and the last score of the control.
 
     See Also
     --------
-    BlockSelector : The search.
+    BlockSelector : Search for the number of blocks.
 
     Examples
     --------
@@ -61,44 +62,45 @@ class BlockSelectionDisplay(Display):
 
     @classmethod
     def from_estimator(cls, selector, *, x="blocks", ax=None, **kwargs):
-        """Draw the search of a fitted selector.
+        """Plot the search of a fitted selector.
 
         Parameters
         ----------
         selector : BlockSelector
-            Fitted.
+            Fitted; or a pipeline, search or FrozenEstimator of one.
         x : {"blocks", "epochs", "parameters", "macs", "latency_ms"}, default="blocks"
-            What the scores are drawn against.
+            Quantity on the horizontal axis.
         ax, **kwargs : optional
             See :meth:`plot`.
 
         Returns
         -------
         display : BlockSelectionDisplay
-            Drawn.
+            The display, drawn.
         """
-        results = get_fitted("selector", selector, "results_", "a BlockSelector")
-        return cls.from_results(results, selector.blocks_, x=x, ax=ax, **kwargs)
+        kind = "a BlockSelector that is fitted, or a pipeline or search of one"
+        selector, _ = unwrap(selector, "results_", "blocks_", name="selector", kind=kind)
+        return cls.from_results(selector.results_, selector.blocks_, x=x, ax=ax, **kwargs)
 
     @classmethod
     def from_results(cls, results, blocks=None, *, x="blocks", ax=None, **kwargs):
-        """Draw a table of the networks tried.
+        """Plot a table of the networks tried.
 
         Parameters
         ----------
         results : pandas.DataFrame
-            Columns blocks, score, score_std, control and that of `x`.
+            Table with the columns blocks, score, score_std, control and, if not blocks, `x`.
         blocks : tuple of 4 int or None, default=None
-            The network to mark as chosen.
+            Blocks of the network to mark as chosen.
         x : {"blocks", "epochs", "parameters", "macs", "latency_ms"}, default="blocks"
-            What the scores are drawn against.
+            Quantity on the horizontal axis.
         ax, **kwargs : optional
             See :meth:`plot`.
 
         Returns
         -------
         display : BlockSelectionDisplay
-            Drawn.
+            The display, drawn.
         """
         check_choice("x", x, tuple(SEARCH_AXES))
         columns = dict.fromkeys(["blocks", "score", "score_std", "control", x])

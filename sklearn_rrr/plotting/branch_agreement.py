@@ -1,28 +1,28 @@
-"""How far branches agree."""
+"""Agreement of the branches of an ensemble."""
 
 import numpy as np
 
 from sklearn_rrr.plotting.display import Display, check_probabilities, predict_with
 
-MOST_NUMBERS = 16  # branches whose agreement is written into the cells
+MOST_NUMBERS = 16  # more branches have no numbers in the cells
 
 
 class BranchAgreementDisplay(Display):
-    """Draw on which share of the images two branches name the same class.
+    """Plot the fraction of images for which two branches predict the same class.
 
     Parameters
     ----------
     agreement : ndarray of shape (M, M)
-        Shares in [0, 1] of each pair of the M branches.
+        Fractions in [0, 1] for each pair of the M branches.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn, by ``Axes.imshow``.
+        Axes with the matrix, drawn by ``Axes.imshow``, and their figure.
 
     See Also
     --------
-    ReliabilityDisplay : Whether the branches are as sure as they are right.
+    ReliabilityDisplay : Calibration of the ensemble and of its branches.
 
     Examples
     --------
@@ -38,12 +38,12 @@ class BranchAgreementDisplay(Display):
 
     @classmethod
     def from_estimator(cls, estimator, X, *, ax=None, **kwargs):
-        """Draw the agreement of a fitted classifier's branches.
+        """Plot the agreement of the branches of a fitted classifier.
 
         Parameters
         ----------
         estimator : image classifier
-            Fitted; has ``predict_branches``.
+            Fitted, with ``predict_branches``; or a pipeline, search or FrozenEstimator of one.
         X : images
             As in :meth:`RRRNetClassifier.fit`.
         ax, **kwargs : optional
@@ -52,25 +52,25 @@ class BranchAgreementDisplay(Display):
         Returns
         -------
         display : BranchAgreementDisplay
-            Drawn.
+            The display, drawn.
         """
         return cls.from_predictions(predict_with("predict_branches", estimator, X), ax=ax, **kwargs)
 
     @classmethod
     def from_predictions(cls, probabilities, *, ax=None, **kwargs):
-        """Draw the agreement of branches whose probabilities are given.
+        """Plot the agreement of branches from their probabilities.
 
         Parameters
         ----------
         probabilities : array-like of shape (n, M, K)
-            Of n images, M branches and K classes, as ``predict_branches`` returns them.
+            Result of ``predict_branches`` for n images, M branches and K classes.
         ax, **kwargs : optional
             See :meth:`plot`.
 
         Returns
         -------
         display : BranchAgreementDisplay
-            Drawn.
+            The display, drawn.
         """
         votes = check_probabilities(probabilities, (3,)).argmax(2)  # (n, M)
         # Branch by branch: all pairs at once would take n * M * M bytes.
@@ -79,7 +79,7 @@ class BranchAgreementDisplay(Display):
 
     def _draw(self, ax, kwargs):
         image = ax.imshow(self.agreement, **kwargs)
-        self.figure_.colorbar(image, ax=ax, label="share of the images")
+        self.figure_.colorbar(image, ax=ax, label="fraction of images")
         ax.set(xlabel="branch", ylabel="branch")
         n_branches = len(self.agreement)
         if n_branches > MOST_NUMBERS:

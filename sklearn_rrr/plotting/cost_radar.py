@@ -1,4 +1,4 @@
-"""What networks cost, as a spider chart."""
+"""Costs of networks as a radar chart."""
 
 import re
 
@@ -9,23 +9,23 @@ from sklearn_rrr.plotting.display import Display, abbreviate, check_columns, imp
 
 
 class CostRadarDisplay(Display):
-    """Compare networks on axes of cost, each a share of the largest: smaller is better.
+    """Plot the costs of networks relative to the largest; smaller is better.
 
     Parameters
     ----------
     shares : pandas.DataFrame
-        A row per network, a column per axis, values in [0, 1].
+        Costs relative to the largest, in [0, 1]: a row per network, a column per axis.
     largest : pandas.Series
-        What 1 stands for on each axis.
+        Largest cost of each axis, drawn at 1.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib PolarAxes and Figure
-        Where it was drawn, by ``Axes.plot``.
+        Axes with the polygons, drawn by ``Axes.plot``, and their figure.
 
     See Also
     --------
-    cost_report : The figures, and how they were measured.
+    cost_report : Measure parameters, multiply-adds and latency.
 
     Examples
     --------
@@ -48,23 +48,23 @@ class CostRadarDisplay(Display):
 
     @classmethod
     def from_estimators(cls, estimators, *, errors=None, repeats=30, ax=None, **kwargs):
-        """Measure fitted classifiers with :func:`cost_report`, and draw what they cost.
+        """Measure fitted classifiers with :func:`cost_report` and plot their costs.
 
         Parameters
         ----------
         estimators : dict
-            From a name to a fitted image classifier.
+            {name: fitted image classifier, or a pipeline, search, pruner or selector of one}.
         errors : dict or None, default=None
-            From each name to an error, for an axis of its own.
+            {name: error of the network}, drawn on an additional axis.
         repeats : int, default=30
             Timed passes, see :func:`measure_latency`.
         ax, **kwargs : optional
-            See :meth:`plot`; the axes are polar ones.
+            See :meth:`plot`; `ax` must be polar.
 
         Returns
         -------
         display : CostRadarDisplay
-            Drawn.
+            The display, drawn.
         """
         import_pyplot()  # before minutes of measuring
         if not isinstance(estimators, dict):
@@ -77,24 +77,24 @@ class CostRadarDisplay(Display):
 
     @classmethod
     def from_report(cls, report, *, columns=None, errors=None, ax=None, **kwargs):
-        """Draw a table of costs.
+        """Plot a table of costs.
 
         Parameters
         ----------
         report : pandas.DataFrame
-            A row per network, such as :func:`cost_report` returns.
+            A row per network, as returned by :func:`cost_report`.
         columns : list of str or None, default=None
-            The axes, three or more with the error; None takes parameters, multiply-adds and
-            median latencies.
+            Columns to draw, at least three including the error; None means parameters,
+            multiply-adds and median latencies.
         errors : dict or None, default=None
-            From each name of a row to an error, for an axis of its own.
+            {name of a row: error of the network}, drawn on an additional axis.
         ax, **kwargs : optional
-            See :meth:`plot`; the axes are polar ones.
+            See :meth:`plot`; `ax` must be polar.
 
         Returns
         -------
         display : CostRadarDisplay
-            Drawn.
+            The display, drawn.
         """
         if columns is None:
             columns = [c for c in report if re.fullmatch(r"n_parameters|macs|latency_\d+_ms", c)]
@@ -120,7 +120,7 @@ class CostRadarDisplay(Display):
         return cls(costs / largest.where(largest > 0, 1), largest).plot(ax, **kwargs)
 
     def _draw(self, ax, kwargs):
-        angles = np.linspace(0, 2 * np.pi, self.shares.shape[1] + 1)  # the first one again
+        angles = np.linspace(0, 2 * np.pi, self.shares.shape[1] + 1)  # closed polygons
         ax.set_theta_zero_location("N")
         ax.set_theta_direction(-1)
         for name, row in self.shares.iterrows():
@@ -138,7 +138,7 @@ class CostRadarDisplay(Display):
 
 
 def _cost_label(column, largest):
-    """Name an axis of costs, and what its end stands for."""
+    """Return the label of an axis, with the largest cost."""
     value = abbreviate(largest)
     if match := re.fullmatch(r"latency_(\d+)_ms", column):
         images = "1 image" if match[1] == "1" else f"{match[1]} images"

@@ -1,23 +1,25 @@
-"""What every display shares: its axes, and checks of what it is given."""
+"""Base class of the displays, and checks that they share."""
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
+
+from sklearn_rrr._unwrapping import preprocess, unwrap
 
 
 class Display:
-    """Open the axes, and leave the drawing to the child's ``_draw``."""
+    """Base class: ``plot`` opens the axes, and a subclass draws in ``_draw``."""
 
     _projection = "rectilinear"
 
     def plot(self, ax=None, **kwargs):
-        """Draw.
+        """Draw the data.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None, default=None
-            Where to draw; None opens a figure.
+            Axes to draw in; None opens a figure.
         **kwargs : dict
-            Passed to the method of matplotlib that draws the data, named with the class.
+            Arguments for the matplotlib method that draws the data; the documentation of `ax_`
+            names it.
 
         Returns
         -------
@@ -31,6 +33,7 @@ class Display:
 
 
 def import_pyplot():
+    """Return matplotlib.pyplot, or raise an ImportError with the cure."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -39,7 +42,7 @@ def import_pyplot():
 
 
 def _open_axes(ax, projection):
-    """Return the axes given, if they are of this projection, or those of a new figure."""
+    """Return `ax` if it has the projection, or the axes of a new figure if it is None."""
     plt = import_pyplot()
     polar = "" if projection == "rectilinear" else f'subplot_kw={{"projection": "{projection}"}}'
     cure = f"plt.subplots({polar})[1]"
@@ -52,32 +55,22 @@ def _open_axes(ax, projection):
     return ax
 
 
-def get_fitted(name, estimator, attribute, kind):
-    """Return an attribute that only a fitted estimator of this kind has."""
-    check_is_fitted(estimator)
-    if not hasattr(estimator, attribute):
-        raise TypeError(
-            f"`{name}` must be {kind} with `{attribute}`; got a {type(estimator).__name__}. Of a "
-            "search pass best_estimator_, of a BlockSelector estimator_, of a pipeline its last "
-            "step."
-        )
-    return getattr(estimator, attribute)
-
-
 def predict_with(method, estimator, X):
-    """Return what a method of a fitted classifier predicts."""
+    """Return the predictions of a fitted classifier, after the preprocessing around it."""
     import_pyplot()  # before minutes of predicting
-    return get_fitted("estimator", estimator, method, "a classifier")(X)
+    kind = f"a fitted classifier with `{method}`, or a pipeline or search of one"
+    classifier, steps = unwrap(estimator, method, kind=kind)
+    return getattr(classifier, method)(preprocess(steps, X))
 
 
 def check_probabilities(probabilities, n_dims):
-    """Return probabilities as floats (n, M, K), or (n, K) where that is allowed, too."""
+    """Return probabilities as floats (n, M, K), or (n, K) if `n_dims` contains 2."""
     values = np.asarray(probabilities, dtype=float)
     if values.ndim not in n_dims or not values.size:
         shapes = " or ".join({2: "(n, K)", 3: "(n, M, K)"}[n] for n in n_dims)
         raise ValueError(
-            f"`probabilities` must have the shape {shapes}; got {values.shape}. Pass what "
-            "predict_branches returns."
+            f"`probabilities` must have the shape {shapes}; got {values.shape}. Pass the "
+            "result of predict_branches."
         )
     sums = values.sum(-1)
     if not (values.min() >= 0 and np.allclose(sums, 1, atol=1e-3)):
@@ -90,6 +83,7 @@ def check_probabilities(probabilities, n_dims):
 
 
 def check_columns(name, table, columns):
+    """Raise a ValueError if a table lacks some columns."""
     if missing := [column for column in columns if column not in table]:
         raise ValueError(
             f"`{name}` must have the columns {list(columns)}; {missing} are not among its "
@@ -98,7 +92,7 @@ def check_columns(name, table, columns):
 
 
 def abbreviate(value):
-    """Write 2100000 as 2.1 M."""
+    """Format a number with a unit: 2100000 as 2.1 M."""
     for size, unit in [(1e9, " G"), (1e6, " M"), (1e3, " k")]:
         if value >= 0.9995 * size:  # 999999 is 1 M
             return f"{value / size:.3g}{unit}"

@@ -1,50 +1,51 @@
-"""What the kernels of a layer respond to."""
+"""Activation maps of the kernels of a layer."""
 
 import math
 
 import numpy as np
 
+from sklearn_rrr._unwrapping import preprocess, unwrap
 from sklearn_rrr._validation import check_choice
-from sklearn_rrr.plotting.display import Display, get_fitted, import_pyplot
+from sklearn_rrr.plotting.display import Display, import_pyplot
 from sklearn_rrr.pruning.activation_maps import activation_maps
 from sklearn_rrr.pruning.channel_groups import find_groups
 
-GAP = 1  # pixels between maps; twice as many between kernels side by side
+GAP = 1  # pixels between maps; twice as wide between the mosaics of two kernels
 
 
 class KernelMosaicDisplay(Display):
-    """Draw what the kernels of a layer respond to, for a person who judges them.
+    """Plot the activation maps of the kernels of a layer.
 
-    Each kernel has a mosaic, a map of its activations for each image, all from zero to the
-    kernel's largest; above it stand the kernel's number and its score. The first mosaic shows the
-    images themselves, in the same order.
+    Each kernel has a mosaic with one activation map per image, scaled by the largest activation of
+    the kernel, under the number and the score of the kernel. The first mosaic shows the images, in
+    the same order.
 
     Parameters
     ----------
     activations : ndarray of shape (C, n_images, h, w)
-        Of C kernels, at least 0.
+        Activations of C kernels, at least 0.
     scores : array-like of shape (C,) or None, default=None
-        Relevance; kernels are drawn in its order, the least relevant first. None draws them
-        by number.
+        Relevance of the kernels, which are drawn in increasing order of it. None draws them by
+        number.
     images : ndarray of shape (n_images, S, S, 3) or None, default=None
-        RGB in [0, 1] or uint8.
+        RGB images in [0, 1] or uint8.
     layer : str or None, default=None
-        A title.
+        Title of the plot.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn, by ``Axes.imshow``.
+        Axes with the mosaics, drawn by ``Axes.imshow``, and their figure.
     order_ : ndarray of shape (C,)
-        Numbers of the kernels as they are drawn, row by row.
+        Numbers of the kernels in the order of drawing, row by row.
     mosaic_ : matplotlib AxesImage
-        The maps, each kernel's divided by its largest activation.
+        Activation maps, divided by the largest activation of each kernel.
     pictures_ : matplotlib AxesImage or None
-        The mosaic of the images.
+        Mosaic of the images.
 
     See Also
     --------
-    ProgressiveKernelPruner : Its `selector` is given these activations.
+    ProgressiveKernelPruner : Its `selector` receives these activations.
 
     Examples
     --------
@@ -65,35 +66,33 @@ class KernelMosaicDisplay(Display):
 
     @classmethod
     def from_estimator(cls, estimator, X, layer, *, scores=None, ax=None, **kwargs):
-        """Draw what the kernels of a fitted classifier's layer respond to.
+        """Plot the activation maps of a layer of a fitted classifier.
 
         Parameters
         ----------
-        estimator : image classifier, or meta-estimator of such
-            Fitted: an :class:`RRRNetClassifier`, a selector, a pruner.
+        estimator : image classifier
+            Fitted; or a pipeline, search, pruner or selector of one.
         X : images
-            As in :meth:`RRRNetClassifier.fit`; a few.
+            A few images, as in :meth:`RRRNetClassifier.fit`.
         layer : str
             Name of a convolution, as in ``results_`` of a :class:`ProgressiveKernelPruner`.
         scores : array-like of shape (C,) or None, default=None
-            Relevance of the layer's channels.
+            Relevance of the channels of the layer.
         ax, **kwargs : optional
             See :meth:`plot`.
 
         Returns
         -------
         display : KernelMosaicDisplay
-            Drawn.
+            The display, drawn.
         """
         import_pyplot()
-        kind = "a classifier of this package, or a pruner or selector of one,"
-        while hasattr(estimator, "estimator_"):
-            estimator = estimator.estimator_
-        network = get_fitted("estimator", estimator, "module_", kind)
+        classifier, steps = unwrap(estimator, "module_", "image_size_")
+        network = classifier.module_
         groups = {group.name: group for group in find_groups(network)}
         check_choice("layer", layer, tuple(groups))
-        source = estimator._read(X, reset=False)
-        images = source.load(np.arange(len(source)), estimator.image_size_)
+        source = classifier._read(preprocess(steps, X), reset=False)
+        images = source.load(np.arange(len(source)), classifier.image_size_)
         maps = activation_maps(network, groups[layer], images)
         pictures = images.movedim(1, 3).numpy()
         return cls.from_activations(
@@ -104,31 +103,31 @@ class KernelMosaicDisplay(Display):
     def from_activations(
         cls, activations, *, scores=None, images=None, layer=None, ax=None, **kwargs
     ):
-        """Draw activations that are given, as to a `selector`.
+        """Plot given activations, such as those passed to a `selector`.
 
         Parameters
         ----------
         activations : array-like of shape (C, n_images, h, w)
-            Of C kernels, at least 0.
+            Activations of C kernels, at least 0.
         scores : array-like of shape (C,) or None, default=None
             Relevance of the kernels.
         images : array-like of shape (n_images, S, S, 3) or None, default=None
-            RGB in [0, 1] or uint8.
+            RGB images in [0, 1] or uint8.
         layer : str or None, default=None
-            A title.
+            Title of the plot.
         ax, **kwargs : optional
             See :meth:`plot`.
 
         Returns
         -------
         display : KernelMosaicDisplay
-            Drawn.
+            The display, drawn.
         """
         activations = np.asarray(activations, dtype=float)
         if activations.ndim != 4 or not activations.size:
             raise ValueError(
                 "`activations` must have the shape (C, n_images, h, w); got "
-                f"{activations.shape}. Pass what a `selector` is given."
+                f"{activations.shape}. Pass the argument of a `selector`."
             )
         if not (activations.min() >= 0 and np.isfinite(activations).all()):
             raise ValueError(
@@ -158,7 +157,7 @@ class KernelMosaicDisplay(Display):
             names.insert(0, "images")
         height, width = cells[0].shape
         columns = math.ceil(math.sqrt(len(cells)))
-        # Room for the names, which are as large however many rows there are.
+        # The names have the same size for any number of rows, so the gaps grow with it.
         gaps = (2 * GAP + height * -(-len(cells) // columns) // 40, 2 * GAP)
         style = {"cmap": "magma", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
         whole = make_mosaic(np.stack(cells), gaps)
@@ -173,7 +172,7 @@ class KernelMosaicDisplay(Display):
         ax.set_title(self.layer or "", pad=12)
 
     def _draw_images(self, ax, width, height):
-        """Draw the images where the first mosaic is, as large as it."""
+        """Draw the images at the place and in the size of the first mosaic."""
         images = self.images / (255 if self.images.dtype == np.uint8 else 1)
         size = images.shape[1]
         gap = round(GAP * size / self.activations.shape[2])
@@ -185,12 +184,13 @@ class KernelMosaicDisplay(Display):
 
 
 def _check_shape(name, array, fits, rule):
+    """Raise a ValueError unless the shape of an array fits the rule."""
     if not fits:
         raise ValueError(f"`{name}` must have the shape {rule}; got {array.shape}.")
 
 
 def make_mosaic(tiles, gaps, fill=np.nan):
-    """Lay tiles (n, h, w) row by row in a square, with gaps between rows and columns."""
+    """Arrange tiles (n, h, w) row by row in a square, with gaps between rows and columns."""
     n, height, width = tiles.shape
     columns = math.ceil(math.sqrt(n))
     rows = -(-n // columns)

@@ -1,37 +1,39 @@
-"""Whether an ensemble is as sure as it is right."""
+"""Reliability diagram of an ensemble and of its branches."""
 
 import numpy as np
 
+from sklearn_rrr._unwrapping import unwrap
 from sklearn_rrr._validation import check_int
 from sklearn_rrr.images.labels import encode_labels
 from sklearn_rrr.plotting.display import Display, check_probabilities, predict_with
 
 
 class ReliabilityDisplay(Display):
-    """Draw how often the most probable class is right, against its probability.
+    """Plot the accuracy of predictions against their confidence.
 
     Parameters
     ----------
     confidence, accuracy : ndarray of shape (n_bins,)
-        Mean probability of the most probable class in each bin, and the share of images for
-        which it is the label; nan in an empty bin.
+        Mean probability of the predicted class in each bin, and fraction of correct
+        predictions; nan in an empty bin.
     counts : ndarray of shape (n_bins,)
-        Images in each bin.
+        Number of images in each bin.
     expected_calibration_error : float
-        Mean of abs(accuracy - confidence), weighted by the counts, in [0, 1].
+        Mean of abs(accuracy - confidence) over the bins, weighted by the counts, in [0, 1].
     branch_confidence, branch_accuracy : ndarray of shape (n_bins,) or None, default=None
-        The same of single branches: the mean over all, weighted by their counts.
+        Confidence and accuracy of single branches, with the predictions of all branches pooled.
     branch_expected_calibration_error : float or None, default=None
-        Mean over the branches of each one's own.
+        Mean of the calibration errors of the branches.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn, by ``Axes.plot``; arguments change the ensemble's curve.
+        Axes with the curves, drawn by ``Axes.plot``, and their figure. Arguments of ``plot``
+        change the curve of the ensemble.
 
     See Also
     --------
-    sklearn.calibration.CalibrationDisplay : The same of one class against another.
+    sklearn.calibration.CalibrationDisplay : Calibration curve of a binary classifier.
 
     References
     ----------
@@ -68,69 +70,61 @@ class ReliabilityDisplay(Display):
 
     @classmethod
     def from_estimator(cls, estimator, X, y, *, n_bins=10, ax=None, **kwargs):
-        """Draw the reliability of a fitted classifier and of its branches.
+        """Plot the reliability of a fitted classifier and of its branches.
 
         Parameters
         ----------
         estimator : classifier
-            Fitted; has ``predict_branches``, or ``predict_proba`` only.
+            Fitted. Branches are drawn if it is an image classifier with ``predict_branches``, or a
+            pipeline, search or FrozenEstimator of one; any other has ``predict_proba``.
         X : images
-            As in :meth:`RRRNetClassifier.fit`; not those of the training.
+            As in :meth:`RRRNetClassifier.fit`; use images that were not trained on.
         y : array-like of shape (n,)
-            Labels, all of them known to the classifier.
+            Labels, all of them in `classes_` of the classifier.
         n_bins : int, default=10
-            Bins of equal width in [0, 1].
+            Number of bins of equal width in [0, 1].
         ax, **kwargs : optional
             See :meth:`plot`.
 
         Returns
         -------
         display : ReliabilityDisplay
-            Drawn.
+            The display, drawn.
         """
-        branched = hasattr(estimator, "predict_branches")
-        predict = "predict_branches" if branched else "predict_proba"
-        probabilities = predict_with(predict, estimator, X)
+        try:
+            unwrap(estimator, "predict_branches")
+            method = "predict_branches"
+        except TypeError:
+            method = "predict_proba"
+        probabilities = predict_with(method, estimator, X)
         options = {"classes": estimator.classes_, "n_bins": n_bins, "ax": ax}
         return cls.from_predictions(y, probabilities, **options, **kwargs)
 
     @classmethod
     def from_predictions(cls, y_true, probabilities, *, classes=None, n_bins=10, ax=None, **kwargs):
-        """Draw the reliability of probabilities that are given.
+        """Plot the reliability of given probabilities.
 
         Parameters
         ----------
         y_true : array-like of shape (n,)
             Labels.
         probabilities : array-like of shape (n, M, K) or (n, K)
-            Of n images, M branches and K classes, or of the classes only.
+            Probabilities for n images, M branches and K classes; (n, K) without branches.
         classes : array-like of shape (K,) or None, default=None
-            Labels of the columns; None takes those of `y_true`, sorted.
+            Labels of the columns; None means the sorted labels of `y_true`.
         n_bins : int, default=10
-            Bins of equal width in [0, 1].
+            Number of bins of equal width in [0, 1].
         ax, **kwargs : optional
             See :meth:`plot`.
 
         Returns
         -------
         display : ReliabilityDisplay
-            Drawn.
+            The display, drawn.
         """
         check_int("n_bins", n_bins, 1)
         probabilities = check_probabilities(probabilities, (2, 3))
-        known, labels = encode_labels(y_true, classes)
-        if len(labels) != len(probabilities):
-            raise ValueError(
-                "`y_true` must have a label for each image of `probabilities`; got "
-                f"{len(labels)} labels of {len(probabilities)} images."
-            )
-        if len(known) != probabilities.shape[-1]:
-            raise ValueError(
-                f"`classes` must name the {probabilities.shape[-1]} columns of `probabilities`; "
-                f"got {known.tolist()}. Pass for example classes=clf.classes_."
-            )
-        columns = known if classes is None else np.asarray(classes)
-        truth = known[labels]
+        truth, columns = _check_labels(y_true, probabilities, classes)
 
         def judge(p):  # (n, K)
             return p.max(1), columns[p.argmax(1)] == truth
@@ -149,7 +143,7 @@ class ReliabilityDisplay(Display):
         return display.plot(ax, **kwargs)
 
     def _draw(self, ax, kwargs):
-        ax.plot([0, 1], [0, 1], "k:", label="as sure as right")
+        ax.plot([0, 1], [0, 1], "k:", label="perfectly calibrated")
         one = self.branch_expected_calibration_error
         name = "classifier" if one is None else "ensemble"
         label = f"{name} (ECE {self.expected_calibration_error:.3f})"
@@ -162,13 +156,29 @@ class ReliabilityDisplay(Display):
 
     @staticmethod
     def _draw_curve(ax, confidence, accuracy, marker, style):
-        used = np.isfinite(confidence)  # no gap where a bin is empty
+        used = np.isfinite(confidence)  # empty bins do not interrupt the line
         ax.plot(confidence[used], accuracy[used], marker, **style)
 
 
+def _check_labels(y_true, probabilities, classes):
+    """Return the label of each image and the label of each column."""
+    known, labels = encode_labels(y_true, classes)
+    if len(labels) != len(probabilities):
+        raise ValueError(
+            "`y_true` must have one label per image of `probabilities`; got "
+            f"{len(labels)} labels of {len(probabilities)} images."
+        )
+    if len(known) != probabilities.shape[-1]:
+        raise ValueError(
+            f"`classes` must name the {probabilities.shape[-1]} columns of `probabilities`; "
+            f"got {known.tolist()}. Pass for example classes=clf.classes_."
+        )
+    return known[labels], known if classes is None else np.asarray(classes)
+
+
 def _bin(confidence, correct, n_bins):
-    """Return mean confidence, accuracy and count of each bin, and their calibration error."""
-    # Guo et al.: bin m holds ((m - 1) / n_bins, m / n_bins].
+    """Return confidence, accuracy and count of each bin, and the calibration error."""
+    # Guo et al.: bin m is the interval ((m - 1) / n_bins, m / n_bins].
     bins = np.digitize(confidence, np.linspace(0, 1, n_bins + 1)[1:-1], right=True)
     counts, confident, right = (
         np.bincount(bins, weights, minlength=n_bins) for weights in (None, confidence, correct)

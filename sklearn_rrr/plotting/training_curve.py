@@ -1,27 +1,28 @@
-"""The course of a training."""
+"""Losses and accuracy of a training, epoch by epoch."""
 
-from sklearn_rrr.plotting.display import Display, get_fitted
+from sklearn_rrr._unwrapping import unwrap
+from sklearn_rrr.plotting.display import Display
 
 
 class TrainingCurveDisplay(Display):
-    """Draw the losses of a training, and its accuracy on images held out.
+    """Plot the losses of a training and its accuracy on hold-out images.
 
     Parameters
     ----------
     history : pandas.DataFrame
-        `history_` of a classifier: epoch, train_loss and, with validation, valid_loss and
-        valid_acc.
+        `history_` of a classifier, with the columns epoch and train_loss and, after a training
+        with validation, valid_loss and valid_acc.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where the losses were drawn, by ``Axes.plot``.
+        Axes with the losses, drawn by ``Axes.plot``, and their figure.
     accuracy_ax_ : matplotlib Axes or None
-        The axis on the right; None without valid_acc.
+        Axes of the accuracy, on the right; None without valid_acc.
 
     See Also
     --------
-    BlockSelectionDisplay : A search, step by step.
+    BlockSelectionDisplay : Scores of a search, step by step.
 
     Examples
     --------
@@ -40,22 +41,22 @@ class TrainingCurveDisplay(Display):
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, **kwargs):
-        """Draw the training of a fitted classifier.
+        """Plot the training of a fitted classifier.
 
         Parameters
         ----------
         estimator : image classifier
-            Fitted.
+            Fitted; or a pipeline, search, pruner or selector of one.
         ax, **kwargs : optional
             See :meth:`plot`.
 
         Returns
         -------
         display : TrainingCurveDisplay
-            Drawn.
+            The display, drawn.
         """
-        history = get_fitted("estimator", estimator, "history_", "an image classifier")
-        return cls(history).plot(ax, **kwargs)
+        classifier, _ = unwrap(estimator, "history_")
+        return cls(classifier.history_).plot(ax, **kwargs)
 
     def _draw(self, ax, kwargs):
         epochs, self.accuracy_ax_ = self.history["epoch"], None

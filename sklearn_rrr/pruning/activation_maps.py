@@ -40,7 +40,7 @@ def activation_maps(network, group, images):
 
 
 def pick_images(images, number):
-    """Load up to `number` of LabelledImages, spread evenly over the classes: (n, 3, S, S)."""
+    """Load up to `number` of LabelledSet, spread evenly over the classes: (n, 3, S, S)."""
     order = np.argsort(images.labels.numpy(), kind="stable")
     picked = np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int)
     return images.source.load(order[picked], images.image_size)

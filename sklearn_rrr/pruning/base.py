@@ -1,7 +1,7 @@
 """The loop that all pruners share: score, remove, retrain, roll back.
 
-A pruner wraps a classifier of this package, fitted or not, and ends with a fitted classifier of a
-smaller network, ``estimator_``.
+A pruner wraps a classifier of this package, unfitted or frozen, and ends with one whose network is
+smaller, ``estimator_``. It is lowered step by step to `target`, or as long as its score allows.
 """
 
 import copy
@@ -18,12 +18,12 @@ from tqdm.auto import tqdm
 
 from sklearn_rrr._validation import check_choice, check_int, check_real
 from sklearn_rrr.classifiers.meta import (
-    ImageData,
     ImageMetaClassifier,
     check_scoring_parameter,
 )
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
-from sklearn_rrr.images.labels import hold_out
+from sklearn_rrr.images.forms import find_labels
+from sklearn_rrr.images.labels import encode_labels, hold_out
 from sklearn_rrr.pruning.run import COSTS, PruningRun
 
 
@@ -175,7 +175,7 @@ class BasePruner(ImageMetaClassifier):
     # ------------------------------------------------------------------------- fitting
 
     def _make_estimator(self):
-        """Return the classifier to start from: the one given, or an unfitted default."""
+        """Return the classifier to start from: a frozen one as it is, else an unfitted copy."""
         estimator = RRRNetClassifier() if self.estimator is None else self.estimator
         while isinstance(estimator, FrozenEstimator):
             estimator = estimator.estimator
@@ -185,10 +185,10 @@ class BasePruner(ImageMetaClassifier):
                 "LastLayerClassifier, or a BlockSelector or pruner of one; got "
                 f"{self.estimator!r}. In a pipeline, use the pruner as the last step."
             )
-        return estimator
+        return estimator if isinstance(self.estimator, FrozenEstimator) else clone(estimator)
 
     def fit(self, X, y=None, sample_weight=None):
-        """Prune the network, after fitting the classifier if it was not fitted.
+        """Fit the classifier, unless it is in a FrozenEstimator, and make its network smaller.
 
         Parameters
         ----------
@@ -209,9 +209,21 @@ class BasePruner(ImageMetaClassifier):
         ValueError, TypeError
             If a parameter, an image or a label is invalid, or if nothing can be removed.
         """
-        return self._fit(X, y, sample_weight)
+        estimator, seed = self._check_start()
+        classifier = _find_classifier(estimator)
+        if hasattr(classifier, "module_"):
+            estimator = copy.copy(classifier)  # its __getstate__ copies the network
+            images = self._read_as_fitted(estimator, X, y, sample_weight)
+        else:
+            images = self._read_images(clone(classifier), X, y, sample_weight)
+        return self._prune_all(estimator, images, seed)
 
-    def _fit(self, X, y, sample_weight, classes=None):
+    def _fit_set(self, images):
+        estimator, seed = self._check_start()
+        return self._prune_all(estimator, images, seed)
+
+    def _check_start(self):
+        """Check all parameters, forget an earlier fit; return the start, and a seed."""
         estimator = self._make_estimator()
         if isinstance(self.estimator, FrozenEstimator):
             check_is_fitted(self.estimator)
@@ -219,23 +231,53 @@ class BasePruner(ImageMetaClassifier):
             # All pruners use the split of the first.
             checked = copy.copy(pruner).set_params(validation_fraction=self.validation_fraction)
             checked._check_parameters()
-            pruner._check_start(estimator)
-        X, y = self._check_input(X, y)
+            pruner._check_removable(estimator)
+        self._forget()
         seeded_by = self if self.random_state is not None else estimator
         rng = check_random_state(getattr(seeded_by, "random_state", None))
-        seed = int(rng.randint(np.iinfo(np.int32).max))
-        estimator, data, split = self._prepare(estimator, X, y, sample_weight, classes, seed)
+        return estimator, int(rng.randint(np.iinfo(np.int32).max))
+
+    def _read_as_fitted(self, classifier, X, y, sample_weight):
+        """Read images as a fitted classifier reads them; return a LabelledSet."""
+        y = find_labels(X, y, type(self).__name__)
+        classes, _ = encode_labels(y)
+        if len(unknown := np.setdiff1d(classes, classifier.classes_)):
+            raise ValueError(
+                f"y holds the labels {unknown.tolist()}, but `estimator` was fitted on "
+                f"{classifier.classes_.tolist()}. Leave them out, or pass `estimator` without "
+                "FrozenEstimator, so that it is fitted anew."
+            )
+        known = classifier.classes_
+        return classifier._read_set(X, y, sample_weight, None, known, weigh_classes=False)
+
+    def _prune_all(self, estimator, images, seed):
+        """Prune with this pruner and its successors, on a LabelledSet."""
+        self._adopt(images)
+        everything = np.arange(len(images))
+        split = everything, everything[:0]
+        if self.validation_fraction is not None:
+            split = hold_out(images.labels.numpy(), self.validation_fraction, seed)
+        classifier = self._fit_start(estimator, images.subset(split[0]), seed)
         tables, run = [], None
         for pruner in self._chain():
-            run = PruningRun(estimator, data, *split, seed=seed, scoring=pruner.scoring, before=run)
+            how = {"seed": seed, "scoring": pruner.scoring, "before": run}
+            run = PruningRun(classifier, images, *split, **how)
             pruner._prune(run)
             tables.append(pd.DataFrame(run.rows))
         self.results_ = pd.concat(tables, ignore_index=True)
-        self.estimator_, self.skipped_ = estimator, data.skipped
-        self.classes_ = estimator.classes_
+        self.estimator_, self.classes_ = classifier, classifier.classes_
         # `partial_fit` then trains the whole network, also after save and load.
-        estimator._replace_network(estimator.module_, trainable="all")
+        classifier._replace_network(classifier.module_, trainable="all")
         return self
+
+    def _fit_start(self, estimator, images, seed):
+        """Return the classifier to prune, after fitting it if it is not fitted."""
+        if not hasattr(_find_classifier(estimator), "module_"):
+            if "random_state" in estimator.get_params() and estimator.random_state is None:
+                estimator.set_params(random_state=seed)
+            estimator._fit_set(images)
+        found = _find_classifier(estimator)
+        return found if found is estimator else copy.copy(found)
 
     def _chain(self):
         """Yield this pruner and its successors."""
@@ -251,34 +293,8 @@ class BasePruner(ImageMetaClassifier):
             yield pruner
             pruner = pruner.then
 
-    def _check_start(self, estimator):
+    def _check_removable(self, estimator):
         """Raise a ValueError if nothing can be removed from the estimator, fitted or not."""
-
-    def _prepare(self, estimator, X, y, sample_weight, classes, seed):
-        """Return a fitted copy of the classifier, the data, and indices to train and score on."""
-        inner = estimator
-        while isinstance(inner, ImageMetaClassifier):
-            inner = inner.estimator_ if hasattr(inner, "estimator_") else inner._make_estimator()
-        fitted = hasattr(estimator, "module_") or hasattr(estimator, "estimator_")
-        data = ImageData(clone(inner), X, y, sample_weight, classes)
-        if fitted and len(unknown := np.setdiff1d(data.classes, estimator.classes_)):
-            raise ValueError(
-                f"y holds the labels {unknown.tolist()}, but `estimator` was fitted on "
-                f"{estimator.classes_.tolist()}. Leave these images out, or pass "
-                "sklearn.base.clone(estimator), which is fitted anew."
-            )
-        everything = np.arange(len(data.y))
-        split = everything, everything[:0]
-        if self.validation_fraction is not None:
-            split = hold_out(data.labels, self.validation_fraction, seed)
-        if not fitted:
-            estimator = clone(estimator)
-            if "random_state" in estimator.get_params() and estimator.random_state is None:
-                estimator.set_params(random_state=seed)
-            estimator._fit(*data.part(split[0]), classes=data.classes)
-        if isinstance(estimator, ImageMetaClassifier):
-            estimator = estimator.estimator_
-        return copy.copy(estimator), data, split  # its __getstate__ copies the network
 
     # ------------------------------------------------------------------------- pruning
 
@@ -391,3 +407,11 @@ class BasePruner(ImageMetaClassifier):
 
     def _show_progress(self, items, unit):
         return tqdm(items, desc=type(self).__name__, unit=unit, disable=not self.verbose)
+
+
+def _find_classifier(estimator):
+    """Return the classifier inside nested meta-estimators, unfitted where they are."""
+    while isinstance(estimator, ImageMetaClassifier):
+        fitted = hasattr(estimator, "estimator_")
+        estimator = estimator.estimator_ if fitted else estimator._make_estimator()
+    return estimator

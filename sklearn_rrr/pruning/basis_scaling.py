@@ -34,7 +34,7 @@ class BasisScalingPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        Classifier to prune, fitted or not; default and details, here and below, as in
+        Classifier to prune, frozen or to be fitted; default and details, here and below, as in
         :class:`~sklearn_rrr.pruning.base.BasePruner`.
     norms : bool, default=True
         Whether the weights and biases of batch norms are trained with the factors.

@@ -21,9 +21,9 @@ class BlockPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        Classifier to prune, fitted or not. None uses ``RRRNetClassifier(blocks=None)``, which
-        keeps all blocks; the default of :class:`RRRNetClassifier`, ``blocks=(1, 1, 1, 1)``,
-        has none to remove.
+        Classifier to prune, frozen or to be fitted. None uses
+        ``RRRNetClassifier(blocks=None)``, which keeps all blocks; the default of
+        :class:`RRRNetClassifier`, ``blocks=(1, 1, 1, 1)``, has none to remove.
     target, cost, tolerance, n_steps, epochs_per_step, scoring : optional
         Amount and course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
     validation_fraction, then, random_state, verbose : optional
@@ -65,7 +65,7 @@ class BlockPruner(BasePruner):
         estimator = super()._make_estimator()
         return estimator.set_params(blocks=None) if self.estimator is None else estimator
 
-    def _check_start(self, estimator):
+    def _check_removable(self, estimator):
         blocks = getattr(estimator, "blocks_", getattr(estimator, "blocks", None))
         if blocks is not None and tuple(blocks) == (1, 1, 1, 1):
             self._refuse(blocks)

@@ -22,7 +22,7 @@ class ChannelPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        Classifier to prune, fitted or not; default and details, here and below, as in
+        Classifier to prune, frozen or to be fitted; default and details, here and below, as in
         :class:`~sklearn_rrr.pruning.base.BasePruner`.
     criterion : {"taylor", "norm", "l1", "fisher"} or callable, default="taylor"
         Importance of a channel: "taylor", the squared first-order change of the loss; "norm", the

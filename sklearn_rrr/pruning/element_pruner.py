@@ -20,7 +20,7 @@ class ElementPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        Classifier to prune, fitted or not; default and details, here and below, as in
+        Classifier to prune, frozen or to be fitted; default and details, here and below, as in
         :class:`~sklearn_rrr.pruning.base.BasePruner`.
     target : float, default=0.5
         Share of the nonzero parameters to set to zero, in [0, 0.999].

@@ -30,7 +30,7 @@ def score_without(network, group, subsets, images, device="cpu", bf16=False):
         Channels to choose from.
     subsets : list of sequences of int
         Positions of the channels to leave out; an empty sequence leaves out none.
-    images : LabelledImages
+    images : LabelledSet
         Hold-out images, read in batches, with their labels.
     device : torch.device or str, default="cpu"
         Where a copy of the network runs.
@@ -112,7 +112,7 @@ def score_leave_one_out(network, groups, images, device="cpu", bf16=False):
         Trained network.
     groups : list of ChannelGroup
         Channels to score.
-    images : LabelledImages
+    images : LabelledSet
         Hold-out images.
     device : torch.device or str, default="cpu"
         See :func:`score_without`.

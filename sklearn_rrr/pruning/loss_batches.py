@@ -20,7 +20,7 @@ class LossBatches:
 
     Parameters
     ----------
-    images : LabelledImages
+    images : LabelledSet
         Images, labels and weights.
     device : torch.device
         Where the network runs.

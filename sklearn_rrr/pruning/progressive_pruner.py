@@ -40,7 +40,7 @@ class ProgressiveKernelPruner(BasePruner):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        Classifier to prune, fitted or not; default and details, here and below, as in
+        Classifier to prune, frozen or to be fitted; default and details, here and below, as in
         :class:`~sklearn_rrr.pruning.base.BasePruner`.
     criterion : {"leave_one_out", "taylor", "norm", "l1", "fisher"} or callable, \
 default="leave_one_out"

@@ -30,7 +30,7 @@ class PruningRun:
     ----------
     classifier : BranchClassifier
         Fitted classifier; its network is replaced.
-    data : ImageData
+    images : LabelledSet
         All images, labels and weights.
     training, validation : ndarray of int
         Indices of the training images, and of the hold-out images, which may be none.
@@ -43,12 +43,12 @@ class PruningRun:
 
     Attributes
     ----------
-    images : LabelledImages
+    images : LabelledSet
         Training images.
-    scored_images : LabelledImages
+    scored_images : LabelledSet
         Hold-out images; the training images if there are none.
-    held_out : tuple or None
-        X and y of the hold-out set; None if there is none.
+    held_out : LabelledSet or None
+        Hold-out images; None if there are none.
     batches : LossBatches
         Training images for criteria.
     importance : object or None
@@ -57,11 +57,13 @@ class PruningRun:
         Rows of ``results_``.
     """
 
-    def __init__(self, classifier, data, training, validation, *, seed, scoring=None, before=None):
+    def __init__(
+        self, classifier, images, training, validation, *, seed, scoring=None, before=None
+    ):
         self.classifier, self.seed = classifier, seed
-        self.held_out = data.part(validation)[:2] if len(validation) else None
+        self.held_out = images.subset(validation) if len(validation) else None
         self.images, self.scored_images = (
-            classifier._read_training_data(*data.part(part), classifier.classes_)
+            images.subset(part).weigh_classes(classifier.class_weight)
             for part in (training, validation if len(validation) else training)
         )
         self.scorer = check_scoring(classifier, scoring)
@@ -142,8 +144,8 @@ class PruningRun:
         """Return the score of the classifier on the hold-out set; NaN if there is none."""
         if self.held_out is None:
             return math.nan
-        where = f"on the {len(self.held_out[1])} images held out"
-        return finite_score(self.scorer, self.classifier, *self.held_out, where)
+        where = f"on the {len(self.held_out)} images held out"
+        return finite_score(self.scorer, self.classifier, self.held_out, self.held_out.y, where)
 
     def record(self, pruner, network, **columns):
         """Score the classifier, add a row to `rows` and return it.

@@ -1,12 +1,12 @@
-"""The search behind BlockSelector: Algorithm 1, its networks on disk, its choice.
+"""Run of Algorithm 1 behind BlockSelector: trainings, budgets, choice of a network.
 
-RRR-Net (arXiv:2310.01157), appendix A. A network that a search still needs lies in a file, so
-that it is not held in memory, and that a search which was killed goes on.
+RRR-Net (arXiv:2310.01157), appendix A. The networks that a search still needs are stored in
+files: they take no memory, and an interrupted search can be resumed.
 """
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.classifiers.meta import finite_score
 from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.branch_widths import fit_widths
@@ -28,53 +29,81 @@ from sklearn_rrr.search.forward_selection import START, find_knee, pareto_front,
 from sklearn_rrr.training.devices import seeded
 
 
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of a search; :class:`BlockSelector` documents the fields."""
+
+    order: str = "sequential"
+    tolerance: float | None = 0.01
+    epochs_per_step: int | None = None
+    scoring: object = None
+    validation_fraction: float = 0.2
+    cv: object = None
+    max_blocks: int | None = None
+    max_parameters: float | None = None
+    max_macs: float | None = None
+    max_latency_ms: float | None = None
+    select_by: str = "score"
+    control: bool = False
+    verbose: int = 0
+
+
 class BlockSearch:
-    """One run of the algorithm: its networks, one a fold, step by step.
+    """One run of Algorithm 1, with one network per fold and step.
 
     Parameters
     ----------
-    selector : BlockSelector
-        Whose parameters it follows.
+    settings : SearchSettings
+        Checked settings.
     estimator : RRRNetClassifier
-        Unfitted; changed.
-    data : ImageData
+        Unfitted; its parameters are changed.
+    images : LabelledSet
+        Images, labels and weights.
     folder : CheckpointFolder
-        Its record holds the seeds, the splits, the costs of networks and the rows of steps.
+        Storage of the networks. Its record holds the seeds, the splits, the costs of the
+        networks and the rows of the steps.
+    groups : ndarray of shape (n_given,) or None, default=None
+        Group of each image given, passed to the splitter.
     """
 
-    def __init__(self, selector, estimator, data, folder):
-        self.selector, self.data, self.folder = selector, data, folder
-        if selector.epochs_per_step is not None:
-            estimator.set_params(max_epochs=selector.epochs_per_step)
+    def __init__(self, settings, estimator, images, folder, groups=None):
+        self.settings, self.images, self.folder = settings, images, folder
+        if settings.epochs_per_step is not None:
+            estimator.set_params(max_epochs=settings.epochs_per_step)
         self.estimator = estimator.set_params(blocks=START)
         self.split_seed, self.seed = folder.record["seeds"]
-        self.scorer = check_scoring(estimator, selector.scoring)
-        self.device, self.backbone = resolve_device(estimator.device), data.backbone
-        # Drawn once: a splitter without a seed would mix the images after a resume.
+        self.scorer = check_scoring(estimator, settings.scoring)
+        self.device = resolve_device(estimator.device)
+        with seeded(0, self.device):  # weights are drawn, and are of no use
+            self.backbone = make_backbone(estimator.backbone)
+        # Stored, since an unseeded splitter would draw other folds after a resume.
         if "splits" not in folder.record:
-            folder.record["splits"] = self._split()
+            folder.record["splits"] = self._split(groups)
         self.splits = [tuple(map(np.array, split)) for split in folder.record["splits"]]
         self.steps, self.controls = [], []  # rows of the results
 
-    def _split(self):
-        """Return the images to train on and to score on, of each fold, as lists."""
-        labels, cv = self.data.labels, self.selector.cv
+    def _split(self, groups):
+        """Return the indices of the training and hold-out images of each fold, as lists."""
+        labels, cv = self.images.labels.numpy(), self.settings.cv
         if cv is None:
-            folds = [hold_out(labels, self.selector.validation_fraction, self.split_seed)]
+            folds = [hold_out(labels, self.settings.validation_fraction, self.split_seed)]
         elif isinstance(cv, Integral):
-            folds = list(check_cv(cv, labels, classifier=True).split(labels, labels))
-        else:  # the user's own knows the images as they were given
-            given = self.data.given
+            groups = None if groups is None else groups[self.images.reading.kept]
+            folds = list(check_cv(cv, labels, classifier=True).split(labels, labels, groups))
+        else:  # a splitter or indices of the user refer to all images given
+            given = self.images.reading.given
             splitter = check_cv(cv, given, classifier=True)
-            folds = [[self._find(p) for p in fold] for fold in splitter.split(given, given)]
+            folds = splitter.split(given, given, groups)
+            folds = [[self._find(part) for part in fold] for fold in folds]
         if not folds:
             raise ValueError(f"`cv` gave no split; got {cv!r}. A generator can be used only once.")
         return [[np.asarray(part).tolist() for part in fold] for fold in folds]
 
     def _find(self, positions):
-        """Return where images, by their positions among those given, are among those used."""
-        used = np.full(len(self.data.given), -1)
-        used[self.data.kept] = np.arange(len(self.data.kept))
+        """Convert positions among the images given to positions among the images used."""
+        reading = self.images.reading
+        used = np.full(len(reading.given), -1)
+        used[reading.kept] = np.arange(len(reading.kept))
         found = used[np.asarray(positions)]
         found = found[found >= 0]
         if not len(found):
@@ -87,24 +116,26 @@ class BlockSearch:
     # ------------------------------------------------------------------------- running
 
     def run(self):
-        """Try one network after the other, and the control if it is asked for."""
-        selector = self.selector
+        """Train one network after the other, then the control if `control` is True."""
+        settings = self.settings
         if broken := self._broken_budgets(START):
             raise ValueError(
                 f"Even blocks={START} is beyond {broken}; it has {self._costs(START)}."
             )
-        tol = None if selector.criterion == "pareto" else selector.tol
+        tolerance = None if settings.select_by == "pareto" else settings.tolerance
         depths = self.backbone.depths
-        path = select_forward(self._evaluate, depths, selector.order, tol, self._is_affordable)
-        most = min(sum(depths), selector.max_blocks or math.inf) - 3
-        quiet = not selector.verbose
+        path = select_forward(
+            self._evaluate, depths, settings.order, tolerance, self._is_affordable
+        )
+        most = min(sum(depths), settings.max_blocks or math.inf) - 3
+        quiet = not settings.verbose
         with tqdm(total=most, unit="network", desc="BlockSelector", disable=quiet) as bar:
             for blocks, score, kept in path:
                 self.steps[-1]["kept"] = kept
                 bar.set_postfix(blocks=blocks, score=f"{score:.3f}")
                 bar.update()
                 self._tidy()
-        if selector.control:
+        if settings.control:
             for i in range(1, len(self.steps)):
                 before = f"control_{i - 1}" if i > 1 else "step_0"
                 self.controls.append(self._train(f"control_{i}", before, START))
@@ -116,7 +147,10 @@ class BlockSearch:
         return self.steps[-1]["score"]
 
     def _train(self, name, before, blocks):
-        """Train the networks of a step on from those before, unless it is done; return its row."""
+        """Train the networks of a step, unless they are stored; return the row of the step.
+
+        `before` names the step that the networks continue from; None starts new ones.
+        """
         rows = self.folder.record["steps"]
         if name in rows:
             return {**rows[name], "blocks": blocks}
@@ -139,38 +173,38 @@ class BlockSearch:
         return dict(rows[name])
 
     def _train_parts(self, name, before, blocks, parts):
-        """Train a network on each part of the images, on from those before; save them."""
+        """Train one network on each part of the images and store them."""
         networks = self._load(before) if before else [None] * len(parts)
         fitted = []
         for fold, (network, indices) in enumerate(zip(networks, parts, strict=True)):
             key = [self.seed, *f"{name}, fold {fold}".encode()]
             seed = int(np.random.SeedSequence(key).generate_state(1)[0] // 2)
-            fitted.append(self._train_one(network, blocks, self.data.part(indices), seed))
+            fitted.append(self._train_one(network, blocks, self.images.subset(indices), seed))
         self.folder.save(name, [_pack(network) for network in fitted])
         return fitted
 
     def _train_one(self, network, blocks, part, seed):
-        """Fit the first network, or one that goes on from the one given."""
+        """Fit a first network if `network` is None, else a larger one that continues from it."""
         if network is None:
             first = clone(self.estimator).set_params(random_state=seed)
-            return first._fit(*part, classes=self.data.classes)
-        return network._grow(blocks, *part, random_state=seed)
+            return first._fit_set(part)
+        return network._grow(blocks, part, random_state=seed)
 
     def _load(self, name):
         return [_unpack(packed, self.estimator) for packed in self.folder.load(name)]
 
     def _score(self, network, indices):
-        X, y, _ = self.data.part(indices)
-        return finite_score(self.scorer, network, X, y, f"for blocks={network.blocks_}")
+        part = self.images.subset(indices)
+        return finite_score(self.scorer, network, part, part.y, f"for blocks={network.blocks_}")
 
     # ------------------------------------------------------------------------- budgets
 
     def _costs(self, blocks):
-        """Return parameters, multiply-adds and latency of one image; measured once."""
+        """Return parameters, multiply-adds and latency of one image; measure them once."""
         costs = self.folder.record["costs"]
         if str(blocks) not in costs:
             network = self._build(blocks)
-            size = self.data.size
+            size = self.images.image_size
             latency = measure_latency(fold_norms(network), image_size=size, device=self.device)
             costs[str(blocks)] = {
                 "parameters": count_parameters(network),
@@ -181,8 +215,8 @@ class BlockSearch:
         return costs[str(blocks)]
 
     def _build(self, blocks):
-        """Return a network of the estimator's form, with the widths of the first one."""
-        e, n_classes = self.estimator, len(self.data.classes)
+        """Return an untrained network with these blocks and the branch widths of the first one."""
+        e, n_classes = self.estimator, len(self.images.classes)
         at = PHASES.index(e.split_at)
         offset, _ = fit_widths(self.backbone, START, e.n_branches, at, n_classes, e.width_offset)
         form = {"n_branches": e.n_branches, "split_at": e.split_at, "width_offset": offset}
@@ -190,13 +224,13 @@ class BlockSearch:
             return RRRNet(self.backbone, n_classes, blocks=blocks, **form)
 
     def _is_affordable(self, blocks):
-        most = self.selector.max_blocks
+        most = self.settings.max_blocks
         return (most is None or sum(blocks) <= most) and not self._broken_budgets(blocks)
 
     def _broken_budgets(self, blocks):
-        """Return the budgets that a network is beyond, by the name of the parameter."""
+        """Return the budgets that a network exceeds: {parameter: limit}."""
         limits = {
-            f"max_{name}": (cost, getattr(self.selector, f"max_{name}"))
+            f"max_{name}": (cost, getattr(self.settings, f"max_{name}"))
             for name, cost in self._costs(blocks).items()
         }
         return {k: most for k, (cost, most) in limits.items() if most is not None and cost > most}
@@ -204,12 +238,12 @@ class BlockSearch:
     # ------------------------------------------------------------------------ choosing
 
     def _choose(self):
-        """Return the index of the step that the criterion takes, of those so far."""
+        """Return the index of the chosen step, among the steps so far."""
         scores = [step["score"] for step in self.steps]
-        if self.selector.criterion == "pareto":
+        if self.settings.select_by == "pareto":
             return find_knee([step["parameters"] for step in self.steps], scores)
-        if self.selector.tol is None:
-            return int(np.argmax(scores))  # the first, and leanest, of equal ones
+        if self.settings.tolerance is None:
+            return int(np.argmax(scores))  # the first of equal scores has the fewest blocks
         return max(i for i, step in enumerate(self.steps) if step["kept"])
 
     def _front(self):
@@ -217,23 +251,23 @@ class BlockSearch:
         return pareto_front(costs, scores)
 
     def _tidy(self):
-        """Delete the networks that can no longer be chosen, nor trained on."""
+        """Delete the networks that can neither be chosen nor continued."""
         wanted = {0, len(self.steps) - 1}
-        if self.selector.cv is None:
+        if self.settings.cv is None:
             wanted.add(self._choose())
-            if self.selector.criterion == "pareto":
+            if self.settings.select_by == "pareto":
                 wanted.update(np.flatnonzero(self._front()).tolist())
         self.folder.drop(f"step_{i}" for i in range(len(self.steps)) if i not in wanted)
 
     def finish(self):
-        """Return the network chosen; after a cross-validation, trained on all images."""
+        """Return the chosen network; after a cross-validation, train it on all images first."""
         chosen = self._choose()
-        if self.selector.cv is None:
+        if self.settings.cv is None:
             return self._load(f"step_{chosen}")[0]
         done = self.folder.record.setdefault("final", [])
         for i in range(len(done), chosen + 1):
             before = f"final_{i - 1}" if i else None
-            everything = [np.arange(len(self.data.y))]
+            everything = [np.arange(len(self.images))]
             self._train_parts(f"final_{i}", before, self.steps[i]["blocks"], everything)
             done.append(i)
             self.folder.write_record()
@@ -241,7 +275,7 @@ class BlockSearch:
         return self._load(f"final_{chosen}")[0]
 
     def results(self):
-        """Return the table of all networks tried."""
+        """Return a table with a row per network tried."""
         table = pd.DataFrame(self.steps + self.controls)
         table["pareto"] = [*self._front(), *[False] * len(self.controls)]
         table["epochs"] = table.groupby("control").epochs.cumsum()
@@ -249,22 +283,22 @@ class BlockSearch:
         return table
 
 
-# Of a fitted network's parameters, those that its place in the search gives it.
+# Parameters that differ between the networks of a search.
 _OWN = ("blocks", "width_offset", "random_state")
 
 
 def _pack(network):
-    """Return what a fitted network is beyond its parameters, which need not be pickled."""
+    """Return the fitted state of a network without its parameters, which may not pickle."""
     own = {name: getattr(network, name) for name in _OWN}
     parameters = network.get_params(deep=False)
     state = {k: v for k, v in network.__getstate__().items() if k not in parameters}
-    # What trains on settles its own augmentation.
+    # The next training resolves the augmentation itself.
     state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
     return own, state
 
 
 def _unpack(packed, template):
-    """Return the fitted network again, with all other parameters of a template."""
+    """Rebuild a fitted network; its other parameters come from `template`."""
     own, state = packed
     network = clone(template).set_params(**own)
     network.__setstate__(dict(state))

@@ -1,27 +1,30 @@
 """Forward selection of the number of blocks: RRR-Net (arXiv:2310.01157), Algorithm 1.
 
-Starts at one block a phase, adds pre-trained blocks one by one and goes on training. The paper
-scores on its test images; here the score is of images held out, or a cross-validation.
+The search starts at one block per phase, adds one pre-trained block at a time and continues the
+training. The paper scores on its test images; here the score comes from hold-out images or from a
+cross-validation.
 """
 
 import copy
 import os
 import tempfile
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
-from sklearn_rrr.classifiers.meta import ImageData, ImageMetaClassifier, check_scoring_parameter
+from sklearn_rrr.backbones.fine_tuning import FineTuning
+from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
-from sklearn_rrr.search.block_search import BlockSearch
+from sklearn_rrr.search.block_search import BlockSearch, SearchSettings
 from sklearn_rrr.search.checkpoints import CheckpointFolder, digest_search, locked
 
 ORDERS = ("sequential", "cyclic")
-CRITERIA = ("score", "pareto")
+CHOICES = ("score", "pareto")
 
 
 class BlockSelector(ImageMetaClassifier):
@@ -30,71 +33,72 @@ class BlockSelector(ImageMetaClassifier):
     Parameters
     ----------
     estimator : RRRNetClassifier or None, default=None
-        Unfitted; any of its parameters but `blocks`, which start at (1, 1, 1, 1). Branches keep
-        the widths they have there. None takes an unsplit network that learns as a whole, as the
-        paper does.
+        The classifier to search with. It is cloned, and its `blocks` are replaced, starting at
+        (1, 1, 1, 1), where the branch widths are computed. None means an unsplit network with
+        all weights trained, as in the paper.
     order : {"sequential", "cyclic"}, default="sequential"
-        Which phase gets the next block: the first that is not full, as published, or the one
-        with the fewest.
-    tol : float or None, default=0.01
-        A block stays if the score rises by this share of it; at the first that does not the
-        search ends, without that block. None switches the stop off.
+        Phase of the next block. "sequential", as published, fills the phases one after the
+        other; "cyclic" takes the phase with the fewest blocks.
+    tolerance : float or None, default=0.01
+        Smallest relative improvement of the score for which a block is kept. The search stops at
+        the first block that improves the score by less and drops that block. None disables the
+        stopping rule.
     epochs_per_step : int or None, default=None
-        Epochs after each block; None takes the estimator's `max_epochs`.
+        Training epochs after each added block; None means the estimator's `max_epochs`.
     scoring : str, callable or None, default=None
-        As in scikit-learn; None is the estimator's accuracy.
+        Scorer as in scikit-learn; None means the estimator's accuracy.
     validation_fraction : float, default=0.2
-        Fraction of the images held out for the score, where `cv` is None. The network that is
-        returned has not learned from them; with `cv` it learns from all images.
-    cv : int, splitter without groups, iterable or None, default=None
-        Score by cross-validation instead: a network for each fold, one trained after the other;
-        the chosen blocks are then trained on all images, step by step as they were found. Indices
-        are of the images given; those without weight, and files left out, are in no fold.
+        Fraction of the images held out for the score if `cv` is None. The returned network was
+        not trained on these images; with `cv` it is trained on all images.
+    cv : int, splitter, iterable or None, default=None
+        Score by cross-validation, with one network per fold. Afterwards the chosen blocks are
+        trained on all images, in the steps of the search. Indices refer to the images passed to
+        `fit`; images with weight 0 and skipped files are in no fold.
     max_blocks : int or None, default=None
-        Blocks at most, of all phases together.
+        Largest total number of blocks.
     max_parameters, max_macs : float or None, default=None
-        Parameters and multiply-adds of one image at most.
+        Largest number of parameters, and of multiply-adds per image.
     max_latency_ms : float or None, default=None
-        Latency of one image at most, in milliseconds, measured on the estimator's device, once
-        for each network. It varies with what else the machine does, and the search with it,
-        whatever `random_state` says.
-    criterion : {"score", "pareto"}, default="score"
-        Which of the networks tried is taken. "score": where `tol` ends the search, the last
-        that stayed; with `tol=None` that of the best score, the leaner of equal ones. "pareto":
-        all steps are run, and it is the knee of the Pareto front of score and parameters.
+        Largest latency of one image in milliseconds, measured once per network on the
+        estimator's device. It depends on the load of the machine, so that the result may vary
+        in spite of `random_state`.
+    select_by : {"score", "pareto"}, default="score"
+        How the network is chosen. "score": the last network kept by the stopping rule; with
+        `tolerance=None` the network with the best score, the leanest among equals. "pareto": all
+        steps are run, and the knee of the Pareto front of score and parameters is chosen.
     control : bool, default=False
-        Whether (1, 1, 1, 1) is trained as long as the search was, too, for `results_`.
+        Whether to train (1, 1, 1, 1) for as long as the whole search, for `results_`.
     checkpoint_dir : str, path or None, default=None
-        Folder in which an interrupted search goes on where it was. It holds a folder for each
-        search, told apart by its parameters and images, with pickles: use one that you trust.
-        Parameters must be picklable, so lambdas raise. Functions are told apart by module and
-        name: after a change of their code, use another folder. Of an unseeded search the seeds
-        are kept, too. They stay until you delete them.
+        Folder from which an interrupted search resumes. It contains one folder per search, named
+        after a digest of parameters and images, and pickles: use a folder that you trust.
+        Parameters must be picklable, so lambdas raise. Functions are distinguished by module and
+        name: after a change of their code, use another folder. The seeds of an unseeded search are
+        stored, too. Nothing is deleted automatically.
     random_state : int, RandomState instance or None, default=None
-        Seed of the split and of every training; None takes the estimator's.
+        Seed of the split and of every training; None means the estimator's.
     verbose : int, default=0
         1 shows a progress bar.
 
     Attributes
     ----------
     blocks_ : tuple of 4 int
-        The blocks chosen.
+        The chosen blocks.
     estimator_ : RRRNetClassifier
-        Fitted, with those blocks. It was trained step by step, and its `history_` is of the last
-        one: a clone of it, fitted anew, is trained for that step's epochs only.
+        Fitted classifier with these blocks. It was trained step by step and its `history_` covers
+        the last step; a clone that is fitted anew is trained for that step's epochs only.
     results_ : pandas.DataFrame
-        A row for each network tried: ``blocks``, ``score`` (with ``score_std`` over folds),
-        ``parameters``, ``macs``, ``latency_ms`` of one image, ``seconds`` of its training,
-        ``epochs`` since the start, ``kept`` by the algorithm, ``pareto`` (on the front) and
+        A row per network tried: ``blocks``, ``score`` (and ``score_std`` over folds),
+        ``parameters``, ``macs``, ``latency_ms`` of one image, ``seconds`` of training,
+        ``epochs`` since the start, ``kept`` by the stopping rule, ``pareto`` (on the front) and
         ``control``.
     classes_ : ndarray of shape (n_classes,)
         Labels.
     skipped_ : list
-        As of :class:`RRRNetClassifier`.
+        See :class:`RRRNetClassifier`.
     n_features_in_ : int
-        Length of a row; only where X had rows.
+        Length of a row; only if X was given as rows.
     feature_names_in_ : ndarray of str
-        Names of the columns; only where X was a frame of rows with such names.
+        Names of the columns; only if X was a data frame of rows with column names.
 
     References
     ----------
@@ -106,7 +110,7 @@ class BlockSelector(ImageMetaClassifier):
     >>> from sklearn_rrr import BlockSelector, RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> clf = RRRNetClassifier(n_branches=2, image_size=32, random_state=0)
-    >>> selector = BlockSelector(clf, epochs_per_step=1, max_blocks=5, tol=None)
+    >>> selector = BlockSelector(clf, epochs_per_step=1, max_blocks=5, tolerance=None)
     >>> selector.fit(X[:64] / 16, y[:64]).results_.blocks.tolist()
     [(1, 1, 1, 1), (2, 1, 1, 1)]
     """
@@ -118,7 +122,7 @@ class BlockSelector(ImageMetaClassifier):
         estimator=None,
         *,
         order="sequential",
-        tol=0.01,
+        tolerance=0.01,
         epochs_per_step=None,
         scoring=None,
         validation_fraction=0.2,
@@ -127,7 +131,7 @@ class BlockSelector(ImageMetaClassifier):
         max_parameters=None,
         max_macs=None,
         max_latency_ms=None,
-        criterion="score",
+        select_by="score",
         control=False,
         checkpoint_dir=None,
         random_state=None,
@@ -135,7 +139,7 @@ class BlockSelector(ImageMetaClassifier):
     ):
         self.estimator = estimator
         self.order = order
-        self.tol = tol
+        self.tolerance = tolerance
         self.epochs_per_step = epochs_per_step
         self.scoring = scoring
         self.validation_fraction = validation_fraction
@@ -144,33 +148,34 @@ class BlockSelector(ImageMetaClassifier):
         self.max_parameters = max_parameters
         self.max_macs = max_macs
         self.max_latency_ms = max_latency_ms
-        self.criterion = criterion
+        self.select_by = select_by
         self.control = control
         self.checkpoint_dir = checkpoint_dir
         self.random_state = random_state
         self.verbose = verbose
 
     def _make_estimator(self):
-        """Return an unfitted copy of the estimator, or the paper's."""
+        """Return an unfitted copy of the estimator, or the default of the paper."""
         if self.estimator is None:
-            return RRRNetClassifier(n_branches=1, trainable="all")
+            return RRRNetClassifier(n_branches=1, fine_tuning=FineTuning(trainable="all"))
         if not isinstance(self.estimator, RRRNetClassifier):
             raise TypeError(f"`estimator` must be an RRRNetClassifier; got {self.estimator!r}.")
         return clone(self.estimator)
 
     def _check_parameters(self):
         check_choice("order", self.order, ORDERS)
-        check_choice("criterion", self.criterion, CRITERIA)
+        check_choice("select_by", self.select_by, CHOICES)
         check_bool("control", self.control)
-        if self.tol is not None:
-            check_real("tol", self.tol, 0, hint="None switches the stop off.")
+        if self.tolerance is not None:
+            hint = "None disables the stopping rule."
+            check_real("tolerance", self.tolerance, 0, hint=hint)
         if self.epochs_per_step is not None:
             check_int("epochs_per_step", self.epochs_per_step, 1)
         for name in ("max_parameters", "max_macs", "max_latency_ms"):
             if getattr(self, name) is not None:
                 check_real(name, getattr(self, name), 0, open_low=True)
         if self.max_blocks is not None:
-            check_int("max_blocks", self.max_blocks, 4, hint="There is one a phase at least.")
+            check_int("max_blocks", self.max_blocks, 4, hint="Each phase has at least one.")
         if self.checkpoint_dir is not None:
             if not isinstance(self.checkpoint_dir, (str, os.PathLike)):
                 raise TypeError(
@@ -188,8 +193,8 @@ class BlockSelector(ImageMetaClassifier):
 
     # ------------------------------------------------------------------------- fitting
 
-    def fit(self, X, y=None, sample_weight=None):
-        """Search for the blocks, and fit the network that has them.
+    def fit(self, X, y=None, sample_weight=None, groups=None):
+        """Search for the blocks and fit the network that has them.
 
         Parameters
         ----------
@@ -199,6 +204,9 @@ class BlockSelector(ImageMetaClassifier):
             Labels. None only for a Dataset whose items are (image, label).
         sample_weight : array-like of shape (n,), default=None
             Weights of the images in the loss; scores are not weighted.
+        groups : array-like of shape (n,), default=None
+            Groups of the images, passed to ``cv.split``, for example of a
+            :class:`sklearn.model_selection.GroupKFold`.
 
         Returns
         -------
@@ -208,29 +216,52 @@ class BlockSelector(ImageMetaClassifier):
         Raises
         ------
         ValueError, TypeError
-            For what is wrong with parameters, images or labels, and where even (1, 1, 1, 1) is
-            beyond a budget.
+            If parameters, images or labels are invalid, or if even (1, 1, 1, 1) exceeds a budget.
         """
-        return self._fit(X, y, sample_weight)
+        estimator = self._check_start()
+        reader = clone(estimator)
+        return self._search(estimator, self._read_images(reader, X, y, sample_weight), groups)
 
-    def _fit(self, X, y, sample_weight, classes=None):
+    def _fit_set(self, images):
+        return self._search(self._check_start(), images)
+
+    def _check_start(self):
+        """Check all parameters, forget an earlier fit, and return the estimator to start from."""
         estimator = self._make_estimator()
         self._check_parameters()
         estimator._check_parameters()
-        X, y = self._check_input(X, y)
-        data = ImageData(clone(estimator), X, y, sample_weight, classes)
-        with self._open_folder(estimator, data) as folder:
-            search = BlockSearch(self, estimator, data, folder)
+        self._forget()
+        return estimator
+
+    def _search(self, estimator, images, groups=None):
+        self._adopt(images)
+        groups = self._check_groups(groups, images.reading.given)
+        names = [field.name for field in fields(SearchSettings)]
+        settings = SearchSettings(**{name: getattr(self, name) for name in names})
+        with self._open_folder(estimator, images, groups) as folder:
+            search = BlockSearch(settings, estimator, images, folder, groups)
             search.run()
             fitted = search.finish()
-        self.results_, self.skipped_ = search.results(), data.skipped
+        self.results_ = search.results()
         self.blocks_, self.classes_ = fitted.blocks_, fitted.classes_
         self.estimator_ = fitted
         return self
 
+    def _check_groups(self, groups, given):
+        """Return the groups of the images given as an array, or None."""
+        if groups is None:
+            return None
+        if self.cv is None:
+            raise ValueError(
+                "`groups` are passed to the splitter `cv`; got `cv`=None. Use for example "
+                "cv=GroupKFold()."
+            )
+        check_consistent_length(given, groups)
+        return np.asarray(groups)
+
     @contextmanager
-    def _open_folder(self, estimator, data):
-        """Yield the place of the search's networks: a folder of its own, or a temporary one."""
+    def _open_folder(self, estimator, images, groups):
+        """Yield the storage of the search, in `checkpoint_dir` or in a temporary folder."""
         seeded_by = self if self.random_state is not None else estimator
         # Before a seed is drawn from it: a RandomState identifies the search, too.
         random_state = copy.deepcopy(seeded_by.random_state)
@@ -241,13 +272,14 @@ class BlockSelector(ImageMetaClassifier):
             with tempfile.TemporaryDirectory(prefix="sklearn_rrr-") as folder:
                 yield CheckpointFolder(folder, record)
             return
-        key = digest_search(self._identify(estimator, random_state), data.fingerprint())
+        parameters = self._identify(estimator, random_state) | {"groups": groups}
+        key = digest_search(parameters, images.fingerprint())
         folder = Path(self.checkpoint_dir) / f"blocks-{key}"
         with locked(folder):
             yield CheckpointFolder(folder, record)
 
     def _identify(self, estimator, random_state):
-        """Return the parameters that tell one search from another, by their names."""
+        """Return the parameters that distinguish one search from another, by their names."""
         own, inner = self.get_params(deep=False), estimator.get_params()
         for name in ("estimator", "checkpoint_dir", "verbose", "random_state"):
             own.pop(name)

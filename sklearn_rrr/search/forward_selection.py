@@ -1,4 +1,4 @@
-"""Algorithm 1 of RRR-Net (arXiv:2310.01157, appendix A) and the choice among its networks."""
+"""Algorithm 1 of RRR-Net (arXiv:2310.01157, appendix A), Pareto front and knee."""
 
 import math
 
@@ -8,16 +8,17 @@ START = (1, 1, 1, 1)
 
 
 def next_phase(blocks, depths, order, closed=()):
-    """Return the phase, 0 to 3, that the next block is added to; None where all are full.
+    """Return the phase, 0 to 3, that gets the next block, or None if all are full.
 
     Parameters
     ----------
     blocks, depths : tuple of 4 int
-        Blocks of each phase so far, and at most.
+        Current and largest number of blocks of each phase.
     order : {"sequential", "cyclic"}
-        The first phase that is not full, or the one with the fewest blocks.
+        "sequential" fills the phases one after the other; "cyclic" takes the phase with the
+        fewest blocks.
     closed : collection of int
-        Phases that get no more.
+        Phases that get no further block.
     """
     phases = [p for p in range(4) if blocks[p] < depths[p] and p not in closed]
     if order == "cyclic":
@@ -25,25 +26,33 @@ def next_phase(blocks, depths, order, closed=()):
     return phases[0] if phases else None
 
 
-def select_forward(evaluate, depths, order="sequential", tol=0.01, affordable=None):
+def select_forward(evaluate, depths, order="sequential", tolerance=0.01, affordable=None):
     """Run Algorithm 1.
 
     Parameters
     ----------
     evaluate : callable
-        From blocks, a tuple of 4 int, to a score; called once for each network in turn.
+        Function of the blocks, a tuple of 4 int, that trains a network and returns its score.
+        Called once per network, in the order of the search.
     depths : tuple of 4 int
-        Blocks of each phase at most.
+        Largest number of blocks of each phase.
     order : {"sequential", "cyclic"}, default="sequential"
-    tol : float or None, default=0.01
-        A block stays if (score - old score) / abs(score) is at least this; None keeps all.
+        See :func:`next_phase`.
+    tolerance : float or None, default=0.01
+        A block is kept if (score - old score) / abs(score) is at least `tolerance`. None keeps
+        every block.
     affordable : callable or None, default=None
-        From blocks to whether that network may be tried; where it may not, its phase gets no
-        more blocks.
+        Function of the blocks that tells whether the network may be tried. If it may not, its
+        phase gets no further block.
 
     Yields
     ------
-    blocks, score, kept : tuple of 4 int, float, bool
+    blocks : tuple of 4 int
+        Blocks of the network just evaluated.
+    score : float
+        Its score.
+    kept : bool
+        Whether its last block is kept.
     """
     blocks, old = START, evaluate(START)
     yield blocks, old, True
@@ -54,7 +63,7 @@ def select_forward(evaluate, depths, order="sequential", tol=0.01, affordable=No
             closed.add(phase)
             continue
         score = evaluate(larger)
-        kept = tol is None or _improvement(score, old) >= tol
+        kept = tolerance is None or _improvement(score, old) >= tolerance
         yield larger, score, kept
         if not kept:
             return
@@ -62,13 +71,13 @@ def select_forward(evaluate, depths, order="sequential", tol=0.01, affordable=No
 
 
 def _improvement(score, old):
-    """Return (score - old) / |score|, as the algorithm stops by; scores may be negative."""
+    """Return (score - old) / |score|, the quantity of the stopping rule."""
     gain = score - old
     return gain / abs(score) if score else math.copysign(math.inf, gain) if gain else 0.0
 
 
 def pareto_front(costs, scores):
-    """Tell which networks no other one beats in both: (n,) and (n,) to (n,) bool."""
+    """Return a mask (n,) of the networks that no other one beats in cost and score."""
     costs, scores = np.asarray(costs, float), np.asarray(scores, float)
     better = (costs[:, None] <= costs) & (scores[:, None] >= scores)
     strictly = (costs[:, None] < costs) | (scores[:, None] > scores)
@@ -76,9 +85,10 @@ def pareto_front(costs, scores):
 
 
 def find_knee(costs, scores):
-    """Return the index on the Pareto front that lies farthest above the line between its ends.
+    """Return the index of the network on the Pareto front farthest above its chord.
 
-    Satopää et al. (2011), Finding a "kneedle" in a haystack, with both axes scaled to [0, 1].
+    The chord joins the ends of the front; both axes are scaled to [0, 1]. Satopää et al. (2011),
+    Finding a "kneedle" in a haystack.
     """
     front = np.flatnonzero(pareto_front(costs, scores))
     front = front[np.argsort(np.asarray(costs)[front], kind="stable")]

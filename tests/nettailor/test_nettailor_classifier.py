@@ -238,9 +238,9 @@ def test_published_settings_fit(make, digits):
 # ------------------------------------------------------------------------------ teachers
 
 
-def test_a_fitted_teacher_is_used_as_it_is(make, digits, teacher, tmp_path):
+def test_a_frozen_teacher_is_used_as_it_is(make, digits, teacher, tmp_path):
     before = copy.deepcopy(teacher.module_.state_dict())
-    clf = make(teacher=teacher).fit(*digits)
+    clf = make(teacher=FrozenEstimator(teacher)).fit(*digits)
     assert clf.teacher_ is teacher
     save(clf.set_params(weights=None), tmp_path / "a")
     assert load(tmp_path / "a").teacher is None  # it does not predict
@@ -311,6 +311,14 @@ def test_weights_of_the_loss(make, digits, monkeypatch):
     assert seen == [(0.7, 3.0), (0.0, 3.0)]
 
 
+def test_a_fitted_teacher_is_fitted_anew(make, digits, unfitted):
+    unfitted.set_params(random_state=0)
+    fresh = make(teacher=unfitted).fit(*digits).predict_proba(digits[0])
+    fitted = make(teacher=clone(unfitted).fit(*digits)).fit(*digits)
+    assert fitted.teacher_ is not fitted.teacher
+    np.testing.assert_array_equal(fitted.predict_proba(digits[0]), fresh)
+
+
 def test_an_unfitted_teacher_is_cloned(make, digits, unfitted):
     clf = make(teacher=unfitted).fit(*digits)
     assert not hasattr(unfitted, "module_")
@@ -348,13 +356,13 @@ def test_other_teachers_are_refused(make, digits, teacher, small):
         small(backbone="tiny_basic", n_branches=1, blocks=None): "got 'tiny_basic' with the blocks",
         small(n_branches=1, blocks=None, width_offset=1): r"of \(7, 15\) planes",
     }.items():
-        for form in (other, clone(other).fit(*digits)):
+        for form in (other, FrozenEstimator(clone(other).fit(*digits))):
             with pytest.raises(ValueError, match=match):
                 make(teacher=form).fit(X, y)
     with pytest.raises(ValueError, match=r"know the classes of y, \[0, 1, 2\]; got one of \[0, 1"):
-        make(teacher=teacher).fit(X[y < 3], y[y < 3])
+        make(teacher=FrozenEstimator(teacher)).fit(X[y < 3], y[y < 3])
     with pytest.raises(ValueError, match=r"same size; got 16, not 24. Use image_size=16"):
-        make(teacher=teacher, image_size=24).fit(X, y)
+        make(teacher=FrozenEstimator(teacher), image_size=24).fit(X, y)
     with pytest.raises(TypeError, match="`teacher` must be an RRRNetClassifier"):
         make(teacher="resnet").fit(X, y)
 

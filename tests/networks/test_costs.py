@@ -185,9 +185,11 @@ def test_report_names_the_rows_of_a_list(conv):
     assert report["n_parameters"].tolist() == [224, 224]
 
 
-def test_other_estimators_are_told_what_to_pass():
+def test_other_estimators_are_refused():
     fitted = LogisticRegression().fit([[0], [1]], [0, 1])
-    with pytest.raises(TypeError, match=r"got a LogisticRegression. Of a search pass best_est"):
+    with pytest.raises(
+        TypeError, match=r"`model` must be a module, .*; got a LogisticRegression\."
+    ):
         count_parameters(fitted)
 
 

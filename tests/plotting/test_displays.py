@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
@@ -177,7 +178,7 @@ def test_labels_of_a_long_search_do_not_overlap():
 
 def test_a_fitted_selector(small, digits):
     clf = small(max_epochs=1, n_branches=1, trainable="all")
-    selector = BlockSelector(clf, tol=None, control=True).fit(*digits)
+    selector = BlockSelector(clf, tolerance=None, control=True).fit(*digits)
     display = BlockSelectionDisplay.from_estimator(selector, x="epochs")
     table = selector.results_
     steps = table[~table.control]
@@ -312,7 +313,7 @@ def test_calibration_error_by_hand():
     diagonal, curve = display.ax_.get_lines()
     assert xy(diagonal) == [[0, 0], [1, 1]]
     assert xy(curve) == [[0.6, 0.5], [0.9, 1]]
-    assert legend(display.ax_) == ["as sure as right", "classifier (ECE 0.100)"]
+    assert legend(display.ax_) == ["perfectly calibrated", "classifier (ECE 0.100)"]
 
 
 def test_ensemble_and_single_branches_by_hand():
@@ -430,7 +431,10 @@ def test_images_are_the_first_mosaic():
 def test_kernels_of_fitted_estimators(small, digits):
     X, y = digits
     clf = small(max_epochs=1).fit(X, y)
-    pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.5, epochs_per_step=0).fit(X, y)
+    frozen = FrozenEstimator(clf)
+    pruner = ProgressiveKernelPruner(frozen, criterion="l1", amount=0.5, epochs_per_step=0).fit(
+        X, y
+    )
     of_clf, of_pruner = (
         KernelMosaicDisplay.from_estimator(e, X[:5], "stump.4.0.conv1") for e in (clf, pruner)
     )
@@ -473,7 +477,7 @@ def test_only_fitted_image_classifiers(display, data):
     with pytest.raises(NotFittedError):
         display.from_estimator(RRRNetClassifier(), *data)
     other = LinearSVC().fit([[0], [1]], [0, 1])
-    with pytest.raises(TypeError, match=r"`estimator` must be .*; got a LinearSVC\. Of"):
+    with pytest.raises(TypeError, match=r"`estimator` must be .*; got a LinearSVC\."):
         display.from_estimator(other, *data)
 
 

@@ -10,11 +10,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import accuracy_score, get_scorer, log_loss
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from sklearn_rrr import (
     BasisScalingPruner,
@@ -70,7 +72,7 @@ def fitted(digits):
         precision="fp32",
         random_state=0,
     )
-    return clf.fit(*digits)
+    return FrozenEstimator(clf.fit(*digits))
 
 
 @pytest.fixture(scope="module")
@@ -163,11 +165,11 @@ def test_onnx_file_predicts_the_same(pruned, digits, name, tmp_path):
 # ---------------------------------------------------------------------------- estimators
 
 
-def test_fitted_estimator_is_taken_as_it_is_and_left_alone(fitted, digits):
+def test_frozen_estimator_is_taken_as_it_is_and_left_alone(fitted, digits):
     before = copy.deepcopy(fitted.module_.state_dict())
     expected = fitted.predict_proba(digits[0])
     still = {"target": 0.0, "n_steps": 1, "epochs_per_step": 0}
-    for estimator in (fitted, FrozenEstimator(fitted)):
+    for estimator in (fitted, FrozenEstimator(fitted), clone(fitted)):
         pruner = ChannelPruner(estimator, **still).fit(*digits)
         np.testing.assert_array_equal(pruner.predict_proba(digits[0]), expected)
     ChannelPruner(fitted, **QUICK).fit(*digits)
@@ -183,15 +185,19 @@ def test_unfitted_estimator_learns_from_the_images_not_held_out(small, digits):
     pruner = ChannelPruner(clf, **still).fit(X, y)
     run = {}
 
+    def pixels(images):
+        return images.__getitems__(range(len(images)))[0].numpy()
+
     class Spy(ChannelPruner):
         def _prune(self, job):
-            run["X"], run["n"] = job.held_out[0], len(job.images)
+            run["X"], run["n"] = pixels(job.held_out), len(job.images)
             super()._prune(job)
 
     Spy(clf, **still).fit(X, y)
     assert (len(run["X"]), run["n"]) == (24, 96)
     held_out = {image.tobytes() for image in run["X"]}
-    rest = [i for i, image in enumerate(X) if image.tobytes() not in held_out]
+    whole = pixels(clone(clf)._read_set(X, y, None, 16))
+    rest = [i for i, image in enumerate(whole) if image.tobytes() not in held_out]
     assert len(rest) == 96
     expected = clone(clf).fit(X[rest], y[rest]).predict_proba(X)
     np.testing.assert_allclose(pruner.predict_proba(X), expected, atol=1e-6)
@@ -202,13 +208,44 @@ def test_unfitted_estimator_learns_from_the_images_not_held_out(small, digits):
     assert everything.results_.score.isna().all()
 
 
+def test_a_fitted_estimator_makes_no_difference_unless_it_is_frozen(small, digits):
+    X, y = digits
+    clf = small(max_epochs=1)
+    selector = BlockSelector(clf, max_blocks=5, tolerance=None)
+    for kind, inner in ((ChannelPruner, clf), (BlockPruner, selector)):
+        pruner = kind(inner, target=0.02, random_state=3, **QUICK)
+        fresh = pruner.fit(X, y).predict_proba(X)
+        fitted = clone(pruner).set_params(estimator=clone(inner).fit(X[:40], y[:40]))
+        np.testing.assert_array_equal(fitted.fit(X, y).predict_proba(X), fresh)
+
+
+def test_weights_are_routed_through_a_search(small, digits, monkeypatch):
+    X, y = digits
+    seen, fit = [], RRRNetClassifier._fit_set
+
+    def record(clf, images):
+        seen.append(images.sample_weight)
+        return fit(clf, images)
+
+    monkeypatch.setattr(RRRNetClassifier, "_fit_set", record)
+    with config_context(enable_metadata_routing=True):
+        pruner = ChannelPruner(small(max_epochs=1), n_steps=1, epochs_per_step=0)
+        pipeline = make_pipeline("passthrough", pruner.set_fit_request(sample_weight=True))
+        unweighted = get_scorer("accuracy").set_score_request(sample_weight=False)
+        options = {"cv": 2, "scoring": unweighted, "error_score": "raise"}
+        search = GridSearchCV(pipeline, {"channelpruner__target": [0.1]}, **options)
+        search.fit(X, y, sample_weight=np.arange(120.0) + 1)
+    assert [len(weights) for weights in seen] == [48, 48, 96]
+    assert all(len(set(weights)) == len(weights) for weights in seen)
+
+
 def test_selectors_pruners_and_other_classifiers_can_be_inside(small, digits):
     inner = small(n_branches=1, max_epochs=1)
-    selector = BlockSelector(inner, max_blocks=5, tol=None, epochs_per_step=1)
+    selector = BlockSelector(inner, max_blocks=5, tolerance=None, epochs_per_step=1)
     unfitted = ChannelPruner(selector, **QUICK).fit(*digits)
     assert isinstance(unfitted.estimator_, RRRNetClassifier)
-    of_fitted = ElementPruner(unfitted, **QUICK).fit(*digits)
-    assert of_fitted.results_.parameters[0] == unfitted.estimator_.n_parameters_
+    of_frozen = ElementPruner(FrozenEstimator(unfitted), **QUICK).fit(*digits)
+    assert of_frozen.results_.parameters[0] == unfitted.estimator_.n_parameters_
     whole = FineTuningClassifier(
         "tiny", weights=None, max_epochs=1, fine_tuning=FineTuning(augmentation="none")
     )
@@ -283,7 +320,7 @@ def test_importance_is_the_same_on_every_machine(fitted, digits):
 
 def test_a_frozen_estimator_is_not_fitted(fitted, digits):
     with pytest.raises(NotFittedError):
-        ChannelPruner(FrozenEstimator(clone(fitted)), **QUICK).fit(*digits)
+        ChannelPruner(FrozenEstimator(clone(fitted.estimator)), **QUICK).fit(*digits)
 
 
 def test_weighted_score(fitted, digits):
@@ -333,7 +370,7 @@ def test_pruners_that_follow_are_left_as_they_were(fitted, digits):
 @pytest.mark.parametrize("trainable", ["head", "branches"])
 def test_all_of_a_pruned_network_learns_before_and_after_a_file(small, digits, trainable, tmp_path):
     clf = small(trainable=trainable, max_epochs=1).fit(*digits)
-    pruned = ChannelPruner(clf, **QUICK).fit(*digits).estimator_
+    pruned = ChannelPruner(FrozenEstimator(clf), **QUICK).fit(*digits).estimator_
     save(pruned, tmp_path / "a")
     again = load(tmp_path / "a").partial_fit(*digits)
     pruned.partial_fit(*digits)
@@ -362,7 +399,7 @@ def test_images_without_weight_are_not_held_out(small, digits):
 
     class Spy(ChannelPruner):
         def _prune(self, run):
-            seen.append((len(run.images), len(run.held_out[0])))
+            seen.append((len(run.images), len(run.held_out)))
 
     Spy(small(max_epochs=1), random_state=1).fit(*digits, sample_weight=weights)
     assert seen == [(16, 4)]
@@ -395,7 +432,7 @@ def test_loss_is_that_of_the_images_held_out(fitted, digits):
 
     class Spy(ChannelPruner):
         def _prune(self, run):
-            X, y = run.held_out
+            X, y = run.held_out, run.held_out.y
             branches = run.classifier.predict_branches(X)
             losses = [log_loss(y, branches[:, m], labels=[0, 1, 2, 3]) for m in range(2)]
             seen.append((run.loss(), sum(losses)))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from sklearn_rrr import BasisScalingPruner, ChannelPruner
@@ -66,7 +67,7 @@ def test_importance_is_the_mean_of_squares_by_hand(fitted, digits, monkeypatch):
 
     monkeypatch.setattr(RunningImportance, "_add", record)
     catch(monkeypatch, "_rank", see)
-    BasisScalingPruner(fitted, n_steps=1, epochs_per_step=1).fit(*digits)
+    BasisScalingPruner(FrozenEstimator(fitted), n_steps=1, epochs_per_step=1).fit(*digits)
     n_batches = 6  # of 16 of the 96 images to learn from
     for name in seen:
         values = [value for n, value, _ in steps if n == name][:n_batches]
@@ -127,7 +128,7 @@ def test_only_factors_norms_and_heads_move(fitted, digits, monkeypatch, norms):
     catch(monkeypatch, "_retrain", see)
     catch(monkeypatch, "_rank", compare)
     with pytest.raises(Stops):
-        BasisScalingPruner(fitted, norms=norms, epochs_per_step=2).fit(*digits)
+        BasisScalingPruner(FrozenEstimator(fitted), norms=norms, epochs_per_step=2).fit(*digits)
 
 
 def test_the_least_important_go_over_all_layers(fitted, digits, monkeypatch):
@@ -156,11 +157,15 @@ def test_the_least_important_go_over_all_layers(fitted, digits, monkeypatch):
     catch(monkeypatch, "_rank", see)
     catch(monkeypatch, "_retrain", stop)
     with pytest.raises(Stops):
-        BasisScalingPruner(fitted, target=0.5, n_steps=1, epochs_per_step=1).fit(*digits)
+        BasisScalingPruner(FrozenEstimator(fitted), target=0.5, n_steps=1, epochs_per_step=1).fit(
+            *digits
+        )
 
 
 def test_what_is_left_is_pairs_where_they_are_smaller(fitted, digits):
-    pruner = BasisScalingPruner(fitted, target=0.7, n_steps=1, epochs_per_step=1).fit(*digits)
+    pruner = BasisScalingPruner(
+        FrozenEstimator(fitted), target=0.7, n_steps=1, epochs_per_step=1
+    ).fit(*digits)
     network = pruner.estimator_.module_
     pairs = [m for m in network.modules() if isinstance(m, ConvPair)]
     assert pairs
@@ -184,7 +189,9 @@ def test_second_pruner_starts_from_what_the_first_left(fitted, digits, monkeypat
 
     monkeypatch.setattr(PruningRun, "__init__", record)
     quick = {"n_steps": 1, "epochs_per_step": 1, "target": 0.4}
-    pruner = BasisScalingPruner(fitted, **quick, then=ChannelPruner(**quick)).fit(*digits)
+    pruner = BasisScalingPruner(FrozenEstimator(fitted), **quick, then=ChannelPruner(**quick)).fit(
+        *digits
+    )
     parameters = pruner.results_.parameters.tolist()
     assert sizes == [parameters[0], parameters[1]] == [fitted.n_parameters_, parameters[2]]
     assert parameters[3] <= 0.6 * parameters[2] <= 0.36 * parameters[0] + 1

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import log_loss
 
 from sklearn_rrr import BlockPruner, RRRNetClassifier, load, save
@@ -31,7 +32,11 @@ def test_the_block_missed_least_goes_first(fitted, digits):
     losses = losses_without(fitted, X, y)
     assert set(losses) == {"stump.4.1", "branches.0.1"}
     pruner = BlockPruner(
-        fitted, target=0.001, n_steps=1, epochs_per_step=0, validation_fraction=None
+        FrozenEstimator(fitted),
+        target=0.001,
+        n_steps=1,
+        epochs_per_step=0,
+        validation_fraction=None,
     ).fit(X, y)
     gone = min(losses, key=losses.get)
     expected = (1, 1, 2, 1) if gone.startswith("stump") else (2, 1, 1, 1)
@@ -49,7 +54,9 @@ def test_block_that_adds_nothing_goes(fitted, digits):
         norm = copied.module_.get_submodule(silent).bn3
         torch.nn.init.zeros_(norm.weight)
         torch.nn.init.zeros_(norm.bias)
-        pruner = BlockPruner(copied, target=0.001, n_steps=1, epochs_per_step=0).fit(*digits)
+        pruner = BlockPruner(
+            FrozenEstimator(copied), target=0.001, n_steps=1, epochs_per_step=0
+        ).fit(*digits)
         assert pruner.estimator_.blocks_ == expected
 
 
@@ -59,7 +66,9 @@ def test_default_takes_all_blocks():
 
 
 def test_file_has_the_blocks_that_stay(fitted, digits, tmp_path):
-    pruner = BlockPruner(fitted, target=0.09, n_steps=2, epochs_per_step=1).fit(*digits)
+    pruner = BlockPruner(FrozenEstimator(fitted), target=0.09, n_steps=2, epochs_per_step=1).fit(
+        *digits
+    )
     assert pruner.estimator_.blocks_ == (1, 1, 1, 1)
     save(pruner.estimator_, tmp_path / "a")
     again = load(tmp_path / "a")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.frozen import FrozenEstimator
 
 from sklearn_rrr import ChannelPruner
 from sklearn_rrr.pruning.channel_groups import ChannelGroup, find_groups
@@ -21,7 +22,7 @@ def run(small, digits):
             seen.append(job)
 
     clf = small(blocks=(2, 1, 1, 1), max_epochs=3, trainable="branches").fit(*digits)
-    Spy(clf, random_state=0).fit(*digits)
+    Spy(FrozenEstimator(clf), random_state=0).fit(*digits)
     return seen[0]
 
 
@@ -116,9 +117,9 @@ def test_own_criterion(run, digits, small):
         seen.append([g.size for g in groups])
         return [-torch.arange(float(g.size)) for g in groups]
 
-    pruner = ChannelPruner(
-        run.classifier, criterion=first_channels_matter, target=0.3, n_steps=1, epochs_per_step=0
-    ).fit(*digits)
+    frozen, quick = FrozenEstimator(run.classifier), {"n_steps": 1, "epochs_per_step": 0}
+    pruner = ChannelPruner(frozen, criterion=first_channels_matter, target=0.3, **quick)
+    pruner.fit(*digits)
     assert seen == [[g.size for g in groups]]
     network, stem = pruner.estimator_.module_, run.network.stump[0]
     kept = network.stump[0].weight

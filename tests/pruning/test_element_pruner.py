@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.frozen import FrozenEstimator
 
 from sklearn_rrr import ChannelPruner, ElementPruner
 from sklearn_rrr.networks.branch_layers import BranchLinear
@@ -22,7 +23,9 @@ def weights(network):
 
 def test_the_smallest_weights_of_all_layers_become_zero(fitted, digits):
     before = weights(fitted.module_)
-    pruner = ElementPruner(fitted, target=0.5, n_steps=1, epochs_per_step=0).fit(*digits)
+    pruner = ElementPruner(FrozenEstimator(fitted), target=0.5, n_steps=1, epochs_per_step=0).fit(
+        *digits
+    )
     after = weights(pruner.estimator_.module_)
     start = sum(int(p.count_nonzero()) for p in fitted.module_.parameters())
     others = fitted.n_parameters_ - len(before)
@@ -42,7 +45,9 @@ def test_zeros_stay_zero_while_the_rest_learns(fitted, digits, monkeypatch):
         seen.append(weights(self.network))
 
     monkeypatch.setattr(PruningRun, "train", train)
-    pruner = ElementPruner(fitted, target=0.6, n_steps=2, epochs_per_step=2).fit(*digits)
+    pruner = ElementPruner(FrozenEstimator(fitted), target=0.6, n_steps=2, epochs_per_step=2).fit(
+        *digits
+    )
     for before, after in zip(seen[::2], seen[1::2], strict=True):
         assert (after[before == 0] == 0).all()
         assert (after != before)[before != 0].float().mean() > 0.9
@@ -53,7 +58,7 @@ def test_zeros_stay_zero_while_the_rest_learns(fitted, digits, monkeypatch):
 def test_another_pruner_may_follow_and_revives_weights(fitted, digits):
     quick = {"n_steps": 1, "epochs_per_step": 1}
     then = ChannelPruner(target=0.3, **quick)
-    pruner = ElementPruner(fitted, target=0.5, then=then, **quick).fit(*digits)
+    pruner = ElementPruner(FrozenEstimator(fitted), target=0.5, then=then, **quick).fit(*digits)
     assert pruner.results_.parameters.iloc[-1] <= 0.7 * fitted.n_parameters_
     nonzero = pruner.results_.nonzero.tolist()
     assert nonzero[2] == nonzero[1] < 0.9 * nonzero[3]
@@ -61,6 +66,8 @@ def test_another_pruner_may_follow_and_revives_weights(fitted, digits):
 
 def test_impossible_shares(fitted, digits):
     with pytest.warns(UserWarning, match="removed all that it may"):
-        pruner = ElementPruner(fitted, target=0.99, n_steps=1, epochs_per_step=0).fit(*digits)
+        pruner = ElementPruner(
+            FrozenEstimator(fitted), target=0.99, n_steps=1, epochs_per_step=0
+        ).fit(*digits)
     assert weights(pruner.estimator_.module_).count_nonzero() == 0
     assert np.isfinite(pruner.predict_proba(digits[0])).all()

@@ -29,7 +29,7 @@ def fitted(small, digits):
 def held_out(digits):
     """Return a reader of the last 48 digits, as a classifier reads them."""
     X, y = digits[0][72:], digits[1][72:]
-    return lambda clf: clf._read_training_data(X, y, None, clf.classes_)
+    return lambda clf: clf._read_set(X, y, None, None, clf.classes_)
 
 
 def zero(network, group, channels):

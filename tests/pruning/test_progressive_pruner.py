@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_rrr import FineTuning, ProgressiveKernelPruner, RRRNetClassifier
-from sklearn_rrr.classifiers.meta import ImageData
 from sklearn_rrr.pruning.channel_groups import find_groups
 from sklearn_rrr.pruning.leave_one_out import score_without
 from sklearn_rrr.pruning.progressive_pruner import count_share, list_later
@@ -37,9 +37,9 @@ def run_of(digits):
     """Return a maker of runs whose images held out are the last 48 digits."""
 
     def make(clf):
-        data = ImageData(clone(clf), *digits, None, clf.classes_)
+        images = clf._read_set(*digits, None, None, clf.classes_)
         everything = np.arange(120)
-        return PruningRun(clf, data, everything[:72], everything[72:], seed=0)
+        return PruningRun(clf, images, everything[:72], everything[72:], seed=0)
 
     return make
 
@@ -135,7 +135,10 @@ def test_the_next_layer_of_a_stream_is_its_last_reader(fitted):
 
 def test_only_kernels_that_can_be_spared_are_removed(fitted, digits):
     clf = fitted(n_branches=1)
-    pruner = ProgressiveKernelPruner(clf, epochs_per_step=0, validation_fraction=0.4).fit(*digits)
+    frozen = FrozenEstimator(clf)
+    pruner = ProgressiveKernelPruner(frozen, epochs_per_step=0, validation_fraction=0.4).fit(
+        *digits
+    )
     table = pruner.results_[1:]
     assert (table.channels < table.channels_before).any()
     assert (table.channels >= 1).all()
@@ -177,7 +180,8 @@ def test_equal_relevance_goes_by_taylor(fitted, run_of, monkeypatch):
 @pytest.mark.parametrize("amount", [0.0, 0.25, 0.999])
 def test_an_amount_of_each_layer(fitted, digits, backbone, amount):
     clf = fitted(backbone)
-    pruner = ProgressiveKernelPruner(clf, criterion="norm", amount=amount, epochs_per_step=0)
+    frozen = FrozenEstimator(clf)
+    pruner = ProgressiveKernelPruner(frozen, criterion="norm", amount=amount, epochs_per_step=0)
     table = pruner.fit(*digits).results_[1:]
     for group, row in zip(find_groups(clf.module_, False), table.itertuples(), strict=True):
         width = group.size // group.parts
@@ -201,7 +205,8 @@ def test_an_amount_of_each_layer(fitted, digits, backbone, amount):
 )
 def test_a_target_for_the_whole_network(fitted, digits, cost, streams, target):
     settings = {"criterion": "l1", "cost": cost, "epochs_per_step": 0}
-    pruner = ProgressiveKernelPruner(fitted(), **settings, target=target, streams=streams)
+    frozen = FrozenEstimator(fitted())
+    pruner = ProgressiveKernelPruner(frozen, **settings, target=target, streams=streams)
     table = pruner.fit(*digits).results_
     share = table[cost].iloc[-1] / table[cost].iloc[0]
     assert 0.85 - target < share <= 1 - target
@@ -212,7 +217,7 @@ def test_a_target_for_the_whole_network(fitted, digits, cost, streams, target):
 
 
 def test_a_target_of_nothing_leaves_the_network_as_it_is(fitted, digits):
-    pruner = ProgressiveKernelPruner(fitted(), target=0).fit(*digits)
+    pruner = ProgressiveKernelPruner(FrozenEstimator(fitted()), target=0).fit(*digits)
     assert pruner.results_.layer.tolist() == [""]
     state = fitted().module_.state_dict()
     for key, value in pruner.estimator_.module_.state_dict().items():
@@ -220,7 +225,8 @@ def test_a_target_of_nothing_leaves_the_network_as_it_is(fitted, digits):
 
 
 def test_a_target_out_of_reach(fitted, digits):
-    pruner = ProgressiveKernelPruner(fitted(), criterion="l1", target=0.999, epochs_per_step=0)
+    frozen = FrozenEstimator(fitted())
+    pruner = ProgressiveKernelPruner(frozen, criterion="l1", target=0.999, epochs_per_step=0)
     with pytest.warns(UserWarning, match=r"may not remove 99\.9% of the parameters"):
         pruner.fit(*digits)
     groups = find_groups(pruner.estimator_.module_, streams=False)
@@ -236,7 +242,7 @@ def test_a_layer_that_costs_too_much_is_put_back(fitted, digits):
                 1.0 if estimator.module_.get_submodule("stump.4.0.conv2").out_channels > 3 else 0.5
             )
 
-    clf = fitted()
+    clf = FrozenEstimator(fitted())
     pruner = ProgressiveKernelPruner(
         clf, criterion="l1", amount=0.5, tolerance=0.1, scoring=Scorer(), epochs_per_step=0
     ).fit(*digits)
@@ -268,7 +274,7 @@ def test_a_selector_is_shown_activations_and_decides(fitted, digits, validation_
     selector = Selector(lambda maps: np.arange(len(maps)) % 4 != 1)
     clf = fitted(n_branches=1)
     pruner = ProgressiveKernelPruner(
-        clf,
+        FrozenEstimator(clf),
         criterion="norm",
         selector=selector,
         mosaic_images=6,
@@ -301,7 +307,7 @@ def test_a_selector_is_shown_activations_and_decides(fitted, digits, validation_
 )
 def test_wrong_selectors(fitted, digits, keep, message):
     pruner = ProgressiveKernelPruner(
-        fitted(), criterion="l1", selector=Selector(keep), epochs_per_step=0
+        FrozenEstimator(fitted()), criterion="l1", selector=Selector(keep), epochs_per_step=0
     )
     with pytest.raises(ValueError, match=message):
         pruner.fit(*digits)
@@ -337,9 +343,10 @@ def test_grid_search_over_targets(digits, n_jobs):
 def test_the_same_again_and_the_classifier_given_is_left_alone(fitted, digits):
     clf = fitted()
     before = copy.deepcopy(clf.module_.state_dict())
-    pruner = ProgressiveKernelPruner(clf, amount=0.3, epochs_per_step=1, random_state=3)
+    frozen = FrozenEstimator(clf)
+    pruner = ProgressiveKernelPruner(frozen, amount=0.3, epochs_per_step=1, random_state=3)
     first = pruner.fit(*digits).predict_proba(digits[0])
-    np.testing.assert_array_equal(clone(pruner).set_params(estimator=clf).fit(*digits)
+    np.testing.assert_array_equal(clone(pruner).set_params(estimator=frozen).fit(*digits)
                                   .predict_proba(digits[0]), first)  # fmt: skip
     assert all(torch.equal(before[k], v) for k, v in clf.module_.state_dict().items())
 
@@ -347,7 +354,7 @@ def test_the_same_again_and_the_classifier_given_is_left_alone(fitted, digits):
 def test_another_pruner_goes_on(fitted, digits):
     second = ProgressiveKernelPruner(criterion="norm", amount=0.5, epochs_per_step=0)
     first = ProgressiveKernelPruner(
-        fitted(), criterion="l1", amount=0.5, epochs_per_step=0, then=second
+        FrozenEstimator(fitted()), criterion="l1", amount=0.5, epochs_per_step=0, then=second
     )
     table = first.fit(*digits).results_
     half = len(table) // 2

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 from sklearn_rrr import BlockPruner, ChannelPruner, ElementPruner, RRRNetClassifier
@@ -42,7 +43,7 @@ def test_wrong_parameters_are_refused_before_the_fit(digits, monkeypatch, parame
 
 def test_wrong_data(small, digits):
     X, y = digits
-    fitted = small(max_epochs=1).fit(X, y)
+    fitted = FrozenEstimator(small(max_epochs=1).fit(X, y))
     with pytest.raises(ValueError, match="requires y to be passed"):
         ChannelPruner(fitted).fit(X)
     with pytest.raises(

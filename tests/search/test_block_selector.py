@@ -9,18 +9,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
-from sklearn.model_selection import GridSearchCV, PredefinedSplit, StratifiedKFold
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    PredefinedSplit,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+)
+from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
 
 from sklearn_rrr import (
     BaggingEnsemble,
+    BlockPruner,
     BlockSelector,
+    ChannelPruner,
     LastLayerClassifier,
     RRRNetClassifier,
-    save,
 )
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.resnet import TORCHVISION
@@ -85,7 +96,8 @@ def test_a_new_block_is_pretrained_and_the_rest_goes_on(small, digits, split, n_
     weights = make_backbone("tiny").state_dict()
     still = {"learning_rate": 1e-12, "weight_decay": 0.0, "max_epochs": 1, "split": split}
     clf = small(weights=weights, n_branches=n_branches, trainable="all", **still).fit(*digits)
-    grown = clf._grow((2, 1, 2, 1), *digits, random_state=5)
+    images = clf._read_set(*digits, None, None, clf.classes_)
+    grown = clf._grow((2, 1, 2, 1), images, random_state=5)
     before, after = clf.module_.state_dict(), grown.module_.state_dict()
     backbone = make_backbone("tiny")
     backbone.load_state_dict(weights)
@@ -132,20 +144,22 @@ def test_the_network_without_the_last_block_is_returned(one_epoch, digits):
 
 def test_without_the_stop_the_best_is_taken(one_epoch, digits):
     scores = {(1, 1, 1, 1): 0.5, (2, 1, 1, 1): 0.8, (2, 1, 2, 1): 0.8}
-    selector = BlockSelector(one_epoch, scoring=Scores(scores), tol=None).fit(*digits)
+    selector = BlockSelector(one_epoch, scoring=Scores(scores), tolerance=None).fit(*digits)
     assert selector.blocks_ == (2, 1, 1, 1)
     assert len(selector.results_) == 3
 
 
 def test_pareto_takes_the_knee(one_epoch, digits):
     scores = {(1, 1, 1, 1): 0.1, (2, 1, 1, 1): 0.79, (2, 1, 2, 1): 0.8}
-    selector = BlockSelector(one_epoch, scoring=Scores(scores), criterion="pareto").fit(*digits)
+    selector = BlockSelector(one_epoch, scoring=Scores(scores), select_by="pareto").fit(*digits)
     assert selector.blocks_ == (2, 1, 1, 1)
     assert selector.results_.pareto.all()
 
 
 def test_the_control_is_trained_as_long(one_epoch, digits):
-    selector = BlockSelector(one_epoch, tol=None, control=True, epochs_per_step=2).fit(*digits)
+    selector = BlockSelector(one_epoch, tolerance=None, control=True, epochs_per_step=2).fit(
+        *digits
+    )
     table = selector.results_
     control = table[table.control]
     assert control.blocks.tolist() == [(1, 1, 1, 1)] * 2
@@ -159,7 +173,7 @@ def test_the_control_is_trained_as_long(one_epoch, digits):
 @pytest.mark.parametrize("order", ["sequential", "cyclic"])
 def test_any_backbone_with_branches(small, digits, backbone, order):
     clf = small(backbone=backbone, max_epochs=1, ensemble="bagging", dropout=0.1)
-    selector = BlockSelector(clf, order=order, tol=None, random_state=1).fit(*digits)
+    selector = BlockSelector(clf, order=order, tolerance=None, random_state=1).fit(*digits)
     largest = selector.results_.blocks.iloc[-1]
     assert largest == make_backbone(backbone).depths
     assert selector.estimator_.ensemble == "bagging"
@@ -172,7 +186,7 @@ def test_every_backbone_of_the_registry(small, digits, backbone):
     """One block is added in each phase that has two, to branches and to the stump."""
     X, y = digits
     clf = small(backbone=backbone, max_epochs=1, image_size=32)
-    selector = BlockSelector(clf, order="cyclic", tol=None, max_blocks=8).fit(X[:40], y[:40])
+    selector = BlockSelector(clf, order="cyclic", tolerance=None, max_blocks=8).fit(X[:40], y[:40])
     assert selector.results_.blocks.iloc[-1] == (2, 2, 2, 2)
     assert selector.predict(X[:5]).shape == (5,)
 
@@ -181,17 +195,17 @@ def test_every_backbone_of_the_registry(small, digits, backbone):
 
 
 def test_budgets(one_epoch, digits):
-    free = BlockSelector(one_epoch, tol=None, scoring=Scores(RISING)).fit(*digits).results_
+    free = BlockSelector(one_epoch, tolerance=None, scoring=Scores(RISING)).fit(*digits).results_
     for name, column in [("max_parameters", "parameters"), ("max_macs", "macs")]:
         limit = int(free[column].iloc[1])
-        selector = BlockSelector(one_epoch, tol=None, scoring=Scores(RISING), **{name: limit})
+        selector = BlockSelector(one_epoch, tolerance=None, scoring=Scores(RISING), **{name: limit})
         assert selector.fit(*digits).blocks_ == (2, 1, 1, 1)
-    cheap = BlockSelector(one_epoch, tol=None, scoring=Scores(RISING), max_blocks=4)
+    cheap = BlockSelector(one_epoch, tolerance=None, scoring=Scores(RISING), max_blocks=4)
     assert cheap.fit(*digits).blocks_ == (1, 1, 1, 1)
 
 
 def test_latency_is_measured(one_epoch, digits):
-    selector = BlockSelector(one_epoch, tol=None, max_latency_ms=1000.0).fit(*digits)
+    selector = BlockSelector(one_epoch, tolerance=None, max_latency_ms=1000.0).fit(*digits)
     assert len(selector.results_) == 3
     with pytest.raises(ValueError, match=r"\(1, 1, 1, 1\) is beyond .'max_latency_ms': 1e-06."):
         selector.set_params(max_latency_ms=1e-6).fit(*digits)
@@ -203,7 +217,7 @@ def test_latency_is_measured(one_epoch, digits):
 @pytest.mark.parametrize("step", range(5))
 def test_a_search_killed_at_any_step_resumes(one_epoch, digits, tmp_path, step, monkeypatch):
     X, y = digits
-    selector = BlockSelector(one_epoch, tol=None, control=True, checkpoint_dir=tmp_path)
+    selector = BlockSelector(one_epoch, tolerance=None, control=True, checkpoint_dir=tmp_path)
     expected = clone(selector).set_params(checkpoint_dir=None).fit(X, y)
     train, done = BlockSearch._train_one, []
 
@@ -232,7 +246,7 @@ def test_a_search_killed_at_any_step_resumes(one_epoch, digits, tmp_path, step, 
 def test_a_kill_while_a_step_is_written(one_epoch, digits, tmp_path, monkeypatch):
     """The networks are there, the index is not: the step is trained again."""
     X, y = digits
-    selector = BlockSelector(one_epoch, tol=None, checkpoint_dir=tmp_path)
+    selector = BlockSelector(one_epoch, tolerance=None, checkpoint_dir=tmp_path)
     expected = clone(selector).set_params(checkpoint_dir=None).fit(X, y)
     write = CheckpointFolder.write_record
 
@@ -264,11 +278,11 @@ def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, 
         {"random_state": 1},
         {"validation_fraction": 0.5},
         {"estimator__validation_fraction": 0.5},
-        {"estimator__learning_rate": 0.1},
+        {"estimator__fine_tuning__learning_rate": 0.1},
         {"scoring": Scores({(1, 1, 1, 1): 0.5})},
         {"scoring": Scores({(1, 1, 1, 1): 0.6})},
-        {"estimator__augmentation": same_image},
-        {"estimator__augmentation": same_values},
+        {"estimator__fine_tuning__augmentation": same_image},
+        {"estimator__fine_tuning__augmentation": same_values},
         {"scoring": half},
         {"scoring": most},
         {"scoring": partial(score_as, 0.5)},
@@ -289,10 +303,11 @@ def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, 
     assert len(list(tmp_path.iterdir())) == 2 + len(others)
 
 
-@pytest.mark.parametrize("name", ["scoring", "estimator__augmentation"])
+@pytest.mark.parametrize("name", ["scoring", "estimator__fine_tuning__augmentation"])
 def test_checkpoints_need_parameters_that_can_be_pickled(one_epoch, digits, tmp_path, name):
     selector = BlockSelector(one_epoch, max_blocks=4).set_params(**{name: lambda *_: 0.5})
     selector.set_params(checkpoint_dir=tmp_path)
+    name = name.removesuffix("__augmentation")
     match = f"`{name}` must be something that can be pickled.*Use a function or class of a module"
     with pytest.raises(TypeError, match=match):
         selector.fit(*digits)
@@ -332,7 +347,7 @@ BlockSearch._train_one = counted
 X = np.load({images!r})
 clf = RRRNetClassifier("tiny", weights=None, n_branches=1, max_epochs=1, precision="fp32",
                        augmentation=flip, random_state=np.random.RandomState(3))
-selector = BlockSelector(clf, tol=None, scoring=scorer, cv=StratifiedKFold(2, shuffle=True),
+selector = BlockSelector(clf, tolerance=None, scoring=scorer, cv=StratifiedKFold(2, shuffle=True),
                          checkpoint_dir={folder!r})
 selector.fit(X, np.arange(len(X)) % 2)
 print(len(calls), selector.results_.score.tolist(), selector.predict_proba(X[:6]).sum(0))
@@ -378,7 +393,7 @@ def test_two_processes_on_one_search(one_epoch, digits, tmp_path, monkeypatch):
 def test_only_what_is_needed_stays_on_the_disk(one_epoch, digits, tmp_path):
     scores = {(1, 1, 1, 1): 0.5, (2, 1, 1, 1): 0.4, (2, 1, 2, 1): 0.3}
     selector = BlockSelector(
-        one_epoch, tol=None, control=True, scoring=Scores(scores), checkpoint_dir=tmp_path
+        one_epoch, tolerance=None, control=True, scoring=Scores(scores), checkpoint_dir=tmp_path
     )
     selector.fit(*digits)
     assert {path.stem for path in tmp_path.glob("*/*.joblib")} == {"step_0", "step_2", "control_2"}
@@ -392,17 +407,20 @@ class Recorder:
 
     def __init__(self, monkeypatch):
         self.trained, self.scored, self.weights = [], [], []
-        fit = RRRNetClassifier._fit
+        fit = RRRNetClassifier._fit_set
 
-        def record(clf, X, y, sample_weight, **more):
-            self.trained.append(set(X[:, 0, 0].tolist()))
-            self.weights.append(sample_weight)
-            return fit(clf, X, y, sample_weight, **more)
+        def record(clf, images, earlier=None):
+            self.trained.append(self.marks(images))
+            self.weights.append(images.sample_weight)
+            return fit(clf, images, earlier)
 
-        monkeypatch.setattr(RRRNetClassifier, "_fit", record)
+        monkeypatch.setattr(RRRNetClassifier, "_fit_set", record)
+
+    def marks(self, images):
+        return {int(image[0, 0, 0]) for image, _ in images}
 
     def score(self, estimator, X, y):
-        self.scored.append(set(X[:, 0, 0].tolist()))
+        self.scored.append(self.marks(X))
         return sum(estimator.blocks_)
 
 
@@ -416,7 +434,7 @@ def marked(digits):
 
 def test_scores_are_of_images_held_out(one_epoch, marked, monkeypatch):
     recorder, everything = Recorder(monkeypatch), set(range(120))
-    selector = BlockSelector(one_epoch, tol=None, scoring=recorder.score).fit(*marked)
+    selector = BlockSelector(one_epoch, tolerance=None, scoring=recorder.score).fit(*marked)
     assert selector.blocks_ == (2, 1, 2, 1)
     assert len(recorder.trained) == len(recorder.scored) == 3
     for trained, scored in zip(recorder.trained, recorder.scored, strict=True):
@@ -428,20 +446,24 @@ def test_scores_are_of_images_held_out(one_epoch, marked, monkeypatch):
 def test_cross_validation_refits_on_all_images(one_epoch, marked, monkeypatch):
     recorder, everything = Recorder(monkeypatch), set(range(120))
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
-    selector = BlockSelector(one_epoch, cv=folds, tol=None, scoring=recorder.score).fit(*marked)
+    selector = BlockSelector(one_epoch, cv=folds, tolerance=None, scoring=recorder.score).fit(
+        *marked
+    )
     assert len(selector.results_) == 3
     assert len(recorder.trained) == 3 * 2 + 3
     for trained, scored in zip(recorder.trained[:6], recorder.scored, strict=True):
         assert trained == everything - scored
     assert recorder.trained[6:] == [everything] * 3
-    again = BlockSelector(one_epoch, cv=folds, tol=None).fit(*marked)
+    again = BlockSelector(one_epoch, cv=folds, tolerance=None).fit(*marked)
     assert (again.results_.score_std > 0).any()
 
 
 def test_weights_reach_every_training(one_epoch, marked, monkeypatch):
     X, y = marked
     recorder, weights = Recorder(monkeypatch), np.arange(120.0) + 1
-    BlockSelector(one_epoch, tol=None, scoring=recorder.score).fit(X, y, sample_weight=weights)
+    BlockSelector(one_epoch, tolerance=None, scoring=recorder.score).fit(
+        X, y, sample_weight=weights
+    )
     for trained, given in zip(recorder.trained, recorder.weights, strict=True):
         assert sorted(given) == sorted(np.array(list(trained)) + 1.0)
 
@@ -455,7 +477,7 @@ def test_what_belongs_to_the_whole_search_is_drawn_once(small, digits, monkeypat
     )
     monkeypatch.setattr(base, "hold_out", lambda *args: held.append(hold(*args)) or held[-1])
     clf = small(ensemble="bagging", validation_fraction=0.2, max_epochs=1)
-    BlockSelector(clf, tol=None).fit(*digits)
+    BlockSelector(clf, tolerance=None).fit(*digits)
     assert len(drawn) == len(held) == 3
     for later in drawn[1:]:
         np.testing.assert_array_equal(later, drawn[0])
@@ -467,9 +489,9 @@ def test_cycles_go_on_from_the_last_branch(small, digits):
     still = {"weight_decay": 0.0, "max_epochs": 4}
     clf = small(ensemble="snapshot", n_branches=3, learning_rate=0.05, **still).fit(*digits)
     last = clf.module_.head.weight[2].clone()
-    grown = clf.set_params(fine_tuning__learning_rate=1e-12)._grow(
-        (2, 1, 2, 1), *digits, random_state=0
-    )
+    images = clf._read_set(*digits, None, None, clf.classes_)
+    clf.set_params(fine_tuning__learning_rate=1e-12)
+    grown = clf._grow((2, 1, 2, 1), images, random_state=0)
     torch.testing.assert_close(grown.module_.head.weight[0], last)
 
 
@@ -532,15 +554,86 @@ def test_folds_are_of_the_images_as_they_were_given(one_epoch, marked, monkeypat
         selector.fit(X, y, sample_weight=weights)
 
 
+@pytest.mark.parametrize("splitter", [GroupKFold(2), StratifiedGroupKFold(2)])
+def test_groups_reach_the_splitter(one_epoch, marked, monkeypatch, splitter):
+    X, y = marked
+    groups, recorder = np.arange(120) // 4, Recorder(monkeypatch)
+    weights = np.where(np.arange(120) == 5, 0.0, 1.0)
+    selector = BlockSelector(one_epoch, max_blocks=4, cv=splitter, scoring=recorder.score)
+    selector.fit(X, y, sample_weight=weights, groups=pd.Series(groups))
+    assert len(recorder.scored) == 2
+    for trained, scored in zip(recorder.trained[:2], recorder.scored, strict=True):
+        assert trained | scored == set(range(120)) - {5}
+        assert not {i // 4 for i in trained} & {i // 4 for i in scored}
+
+
+def test_groups_that_are_missing_or_unused(one_epoch, digits):
+    X, y = digits
+    grouped = BlockSelector(one_epoch, max_blocks=4, cv=GroupKFold(2))
+    with pytest.raises(ValueError, match="The 'groups' parameter should not be None"):
+        grouped.fit(X, y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        grouped.fit(X, y, groups=np.zeros(7))
+    with pytest.raises(ValueError, match=r"`groups` are passed to the splitter.*cv=GroupKFold"):
+        grouped.set_params(cv=None).fit(X, y, groups=np.arange(120))
+    with pytest.warns(UserWarning, match="groups parameter is ignored by StratifiedKFold"):
+        grouped.set_params(cv=2).fit(X, y, groups=np.arange(120))
+
+
+def test_other_groups_are_another_search(one_epoch, digits, tmp_path):
+    X, y = digits
+    selector = BlockSelector(one_epoch, max_blocks=4, cv=GroupKFold(2), checkpoint_dir=tmp_path)
+    for groups in (np.arange(120), np.arange(120) // 4, np.arange(120)):
+        selector.fit(X, y, groups=groups)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_metadata_reaches_the_selector_through_a_search(one_epoch, marked, monkeypatch):
+    """Groups and weights are routed through a pipeline, and cut to each fold."""
+    X, y = marked
+    groups, recorder = np.arange(120) // 4, Recorder(monkeypatch)
+    with config_context(enable_metadata_routing=True):
+        selector = BlockSelector(one_epoch, cv=GroupKFold(2), scoring=recorder.score)
+        selector.set_fit_request(groups=True, sample_weight=True)
+        pipeline = Pipeline([("pass", "passthrough"), ("selector", selector)])
+        unweighted = get_scorer("accuracy").set_score_request(sample_weight=False)
+        options = {"cv": 2, "scoring": unweighted, "error_score": "raise"}
+        search = GridSearchCV(pipeline, {"selector__max_blocks": [4]}, **options)
+        search.fit(X, y, groups=groups, sample_weight=np.arange(120.0) + 1)
+    assert len(recorder.trained) == 3 * 3
+    for trained, weights in zip(recorder.trained, recorder.weights, strict=True):
+        assert sorted(weights) == sorted(np.array(list(trained)) + 1.0)
+    for first, second in zip(recorder.trained[::3], recorder.trained[1::3], strict=True):
+        assert not {i // 4 for i in first} & {i // 4 for i in second}
+
+
+def test_a_fitted_estimator_makes_no_difference(one_epoch, digits):
+    X, y = digits
+    fresh = BlockSelector(one_epoch, max_blocks=5).fit(X, y)
+    fitted = BlockSelector(clone(one_epoch).fit(X, y), max_blocks=5).fit(X, y)
+    np.testing.assert_array_equal(fitted.predict_proba(X), fresh.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "estimator", [None, "none", RRRNetClassifier, LogisticRegression(), FrozenEstimator("x")]
+)
+def test_tags_never_raise(estimator):
+    for kind in (BlockSelector, ChannelPruner, BlockPruner):
+        assert get_tags(kind(estimator)).estimator_type == "classifier"
+    frozen = FrozenEstimator(RRRNetClassifier())
+    assert get_tags(ChannelPruner(frozen)).input_tags.three_d_array
+    assert not get_tags(BlockSelector(frozen)).input_tags.three_d_array
+
+
 def test_torchs_generator_is_left_alone(one_epoch, digits):
     before = torch.get_rng_state()
-    BlockSelector(one_epoch, max_blocks=5, tol=None).fit(*digits)
+    BlockSelector(one_epoch, max_blocks=5, tolerance=None).fit(*digits)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_scoring_and_score(one_epoch, digits):
     X, y = digits
-    selector = BlockSelector(one_epoch, scoring="neg_log_loss", tol=None).fit(X, y)
+    selector = BlockSelector(one_epoch, scoring="neg_log_loss", tolerance=None).fit(X, y)
     assert (selector.results_.score < 0).all()
     expected = get_scorer("neg_log_loss")(selector.estimator_, X, y)
     assert selector.score(X, y) == pytest.approx(expected)
@@ -576,19 +669,12 @@ def test_images_of_other_forms(one_epoch, digits, digit_paths, picture_dataset):
     assert set(selector.classes_) == set(names)
 
 
-def test_what_it_leaves_is_saved(one_epoch, digits, tmp_path):
-    selector = BlockSelector(one_epoch, max_blocks=4).fit(*digits)
-    save(selector.estimator_, tmp_path / "model")
-    with pytest.raises(TypeError, match="of a pruner or a BlockSelector estimator_"):
-        save(selector, tmp_path / "model")
-
-
 @pytest.mark.parametrize(
     ("parameters", "error", "words"),
     [
         ({"order": "random"}, ValueError, "`order` must be one of 'sequential', 'cyclic'"),
-        ({"criterion": "best"}, ValueError, "`criterion` must be one of 'score', 'pareto'"),
-        ({"tol": -0.1}, ValueError, r"`tol` must be a number.*None switches the stop off"),
+        ({"select_by": "best"}, ValueError, "`select_by` must be one of 'score', 'pareto'"),
+        ({"tolerance": -0.1}, ValueError, r"`tolerance` must be a number.*None disables the stop"),
         ({"epochs_per_step": 0}, ValueError, "`epochs_per_step` must be an int of at least 1"),
         ({"max_blocks": 3}, ValueError, "`max_blocks` must be an int of at least 4"),
         ({"max_parameters": 10}, ValueError, r"\(1, 1, 1, 1\) is beyond .'max_parameters': 10."),

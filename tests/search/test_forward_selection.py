@@ -23,14 +23,14 @@ def run(scores, depths=SYNTH50, **parameters):
 
 
 def test_sequential_path_stop_and_block_taken_back():
-    steps, calls = run([0.5, 0.6, 0.7, 0.701, 0.9], tol=0.01)
+    steps, calls = run([0.5, 0.6, 0.7, 0.701, 0.9], tolerance=0.01)
     assert calls == [(1, 1, 1, 1), (2, 1, 1, 1), (3, 1, 1, 1), (3, 2, 1, 1)]  # no fifth
     assert [kept for *_, kept in steps] == [True, True, True, False]
     assert [b for b, _, kept in steps if kept][-1] == (3, 1, 1, 1)
 
 
 def test_cyclic_path():
-    steps, calls = run(lambda blocks: float(sum(blocks)), order="cyclic", tol=0.01)
+    steps, calls = run(lambda blocks: float(sum(blocks)), order="cyclic", tolerance=0.01)
     assert calls[:6] == [
         (1, 1, 1, 1),
         (2, 1, 1, 1),
@@ -49,21 +49,21 @@ def test_cyclic_path():
 )
 def test_all_steps_without_the_stop(order, depths, n):
     """47 trainings, the start and 46 additions, for 3_8_36_3."""
-    steps, calls = run(lambda blocks: 1 / sum(blocks), depths, order=order, tol=None)
+    steps, calls = run(lambda blocks: 1 / sum(blocks), depths, order=order, tolerance=None)
     assert len(calls) == len(set(calls)) == len(steps) == n
     assert calls[-1] == depths
     assert all(np.subtract(b, a).sum() == 1 for a, b in pairwise(calls))
 
 
 def test_sequential_order_is_phase_by_phase():
-    _, calls = run(lambda blocks: 0.0, RESNET152, tol=None)
+    _, calls = run(lambda blocks: 0.0, RESNET152, tolerance=None)
     assert calls[2] == (3, 1, 1, 1)
     assert calls[9] == (3, 8, 1, 1)
     assert calls[44] == (3, 8, 36, 1)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "tol", "kept"),
+    ("old", "new", "tolerance", "kept"),
     [
         (0.5, 0.5, 0.0, True),
         (0.5, 0.5, 0.001, False),
@@ -76,14 +76,16 @@ def test_sequential_order_is_phase_by_phase():
         (0.0, 0.0, 0.0, True),
     ],
 )
-def test_improvement_is_relative_to_the_new_score(old, new, tol, kept):
-    steps, _ = run([old, new, -9.0], tol=tol)
+def test_improvement_is_relative_to_the_new_score(old, new, tolerance, kept):
+    steps, _ = run([old, new, -9.0], tolerance=tolerance)
     assert steps[1][2] == kept
 
 
 def test_phases_that_cannot_be_afforded_are_passed_over():
     _, calls = run(
-        lambda blocks: 0.0, tol=None, affordable=lambda blocks: blocks[0] < 3 and blocks[2] < 2
+        lambda blocks: 0.0,
+        tolerance=None,
+        affordable=lambda blocks: blocks[0] < 3 and blocks[2] < 2,
     )
     assert calls[-1] == (2, 4, 1, 3)
     assert max(b[0] for b in calls) == 2
