@@ -5,40 +5,27 @@
 
 import copy
 import warnings
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral
-from os import PathLike
 
 import numpy as np
 import pandas as pd
-import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from sklearn_rrr._validation import check_choice, check_int, check_real, resolve_device
+from sklearn_rrr._validation import resolve_device
 from sklearn_rrr._version import __version__
-from sklearn_rrr.backbones.fine_tuning import DEFAULTS, NONE, FineTuning
 from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy
+from sklearn_rrr.classifiers.parameters import ClassifierParameters
 from sklearn_rrr.classifiers.prediction import PredictingMixin
-from sklearn_rrr.images.augmentation import GEOMETRIC, PaperAugmentation, PerImage
-from sklearn_rrr.images.decoding import MAX_IMAGE_PIXELS
-from sklearn_rrr.images.forms import find_labels, sort_input
-from sklearn_rrr.images.inspection import inspect_images
-from sklearn_rrr.images.labelled_set import LabelledSet, Reading
-from sklearn_rrr.images.labels import encode_labels, hold_out, weigh_images
-from sklearn_rrr.images.layout import ADD_AXIS, SMALLEST_PICTURE
-from sklearn_rrr.images.sources import make_source
+from sklearn_rrr.classifiers.reading import ReadingMixin
+from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.costs import count_parameters
-from sklearn_rrr.training.devices import seeded, use_bf16
+from sklearn_rrr.training.devices import seeded
 from sklearn_rrr.training.loop import make_net, train
-from sklearn_rrr.training.settings import PRECISIONS, Settings
-
-# What reading sets, and an estimator that learns from images read by another takes on.
-READ = ("_image_format", "image_shape_in_", "skipped_", "n_features_in_", "feature_names_in_")
 
 
 def _trains_on(estimator):
@@ -56,51 +43,12 @@ def _trains_on(estimator):
 
 
 @dataclass(eq=False, repr=False)
-class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
+class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, ClassifierParameters):
     """Classifier of images; a child says which network is trained.
 
     A child implements ``_load_backbone()`` and ``_make_module(backbone)``, and extends
     ``_check_parameters()`` and ``_settle_tuning()`` by what it adds or fixes.
     """
-
-    _tuning_type = FineTuning
-
-    backbone: str = "synth50"
-    _: KW_ONLY
-    weights: str | PathLike | dict | None = "pretrained"
-    fine_tuning: FineTuning | str | None = None
-    max_epochs: int | None = None
-    batch_size: int = 32
-    class_weight: dict | str | None = None
-    validation_fraction: float | None = None
-    image_shape: tuple | None = None
-    image_size: int | None = None
-    on_bad_file: str = "raise"
-    max_image_pixels: int = MAX_IMAGE_PIXELS
-    device: str | torch.device | None = None
-    precision: str | None = None
-    random_state: int | np.random.RandomState | None = None
-    verbose: int = 0
-
-    def set_params(self, **params):
-        """Set parameters; ``fine_tuning__<field>`` sets a field of `fine_tuning`.
-
-        Where `fine_tuning` is None or "published", an object of those settings takes its place.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters of this estimator and, as ``<parameter>__<field>``, of the objects in it.
-
-        Returns
-        -------
-        self : object
-            This estimator.
-        """
-        nested = any(name.startswith("fine_tuning__") for name in params)
-        if nested and "fine_tuning" not in params and isinstance(self.fine_tuning, str | None):
-            self.fine_tuning = self._given_tuning()
-        return super().set_params(**params)
 
     def _load_backbone(self):
         """Return the backbone; settle what the network is made of, and what of it learns."""
@@ -114,23 +62,6 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
-
-    def _check_parameters(self):
-        """Check the parameters that every image classifier has; children add theirs."""
-        self._given_tuning().check()
-        if self.max_epochs is not None:
-            check_int("max_epochs", self.max_epochs, 1, hint=NONE)
-        check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images.")
-        if self.validation_fraction is not None:
-            check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
-        if self.image_size is not None:
-            check_int("image_size", self.image_size, 8, 4096)
-        check_choice("on_bad_file", self.on_bad_file, ("raise", "skip"))
-        check_int("max_image_pixels", self.max_image_pixels, 1)
-        check_choice("precision", self.precision, PRECISIONS)
-        if not isinstance(self.verbose, bool):
-            check_int("verbose", self.verbose, 0)
-        resolve_device(self.device)
 
     # ------------------------------------------------------------------------- fitting
 
@@ -303,113 +234,11 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
         self.fine_tuning_ = self._settle_tuning()
         return backbone, pretrained
 
-    def _given_tuning(self):
-        """Return the FineTuning that the user asked for, of this class's type."""
-        given = self.fine_tuning
-        if given is None:
-            return self._tuning_type()
-        if isinstance(given, FineTuning):
-            return given
-        hint = "Or use a FineTuning."
-        check_choice("fine_tuning", given, (None, "published"), hint)
-        return self._tuning_type.published()
-
-    def _settle_tuning(self):
-        """Return the settings of the training: the user's, else the backbone's, else the paper's.
-
-        Its `norm_warmup_epochs`, which depends on the number of images, may still be None.
-        """
-        return self._given_tuning().fill(self._recommended, DEFAULTS)
-
     def __sklearn_is_fitted__(self):
         return hasattr(self, "module_")
 
     def _draw_seed(self):
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-
-    def _read_set(self, X, y, sample_weight, image_size, classes=None, weigh_classes=True):
-        """Read, decode and check X, y and the weights: once, for all that learn from them.
-
-        Parameters
-        ----------
-        X, y, sample_weight : images, labels and weights of the user
-        image_size : int or None
-            The backbone's, where nothing was fitted before; else None.
-        classes : array-like or None, default=None
-            All labels that may occur; None takes those of `y`.
-        weigh_classes : bool, default=True
-            Whether `class_weight` counts, too; else whoever learns adds it.
-
-        Returns
-        -------
-        images : LabelledSet
-        """
-        if image_size is not None:
-            self.image_size_ = self.image_size or image_size
-        source = self._read(X, reset=image_size is not None)
-        y = find_labels(X, y, type(self).__name__)
-        self.classes_, labels = encode_labels(y, classes)
-        if len(source) != len(labels):
-            hint = f" {ADD_AXIS}" if len(labels) == 1 else ""
-            raise ValueError(
-                "Found input variables with inconsistent numbers of samples: "
-                f"{[len(source), len(labels)]}.{hint}"
-            )
-        class_weight = self.class_weight if weigh_classes else None
-        weights = weigh_images(self.classes_, labels, sample_weight, class_weight)
-        kept = np.flatnonzero(weights)
-        if len(kept) < len(labels):
-            source = source.select(kept)
-        inspection = inspect_images(source, labels[kept], self.image_size_, self.on_bad_file)
-        self.skipped_, kept = inspection.skipped, kept[inspection.kept]
-        attributes = {name: getattr(self, name) for name in READ if hasattr(self, name)}
-        return LabelledSet(
-            inspection.source,
-            labels[kept],
-            self.classes_,
-            self.image_size_,
-            None if sample_weight is None else np.asarray(sample_weight, float)[kept],
-            weights[kept] / weights[kept].mean(),
-            Reading(attributes, kept, labels),
-        )
-
-    def _adopt(self, images, image_size, split_seed):
-        """Take on the form of a LabelledSet that another estimator read, and its splits."""
-        self.image_size_ = self.image_size or image_size
-        if self.image_size_ != images.image_size:
-            raise ValueError(
-                f"`image_size` is {self.image_size_}, but the images were read at "
-                f"{images.image_size}."
-            )
-        self.__dict__.update(images.reading.attributes)
-        self.classes_, self._split_seed = images.classes, split_seed
-
-    def _adopt_weighed(self, images, image_size):
-        """Take on the form of a LabelledSet; return it with weights of our own."""
-        self._adopt(images, image_size, self._split_seed)
-        return images.weigh_classes(self.class_weight)
-
-    def _read(self, X, reset):
-        """Turn X into a source of images; `reset` says that this is the fit."""
-        if isinstance(X, LabelledSet):
-            return X.source
-        kind, X = sort_input(X)
-        if reset:
-            for name in ("n_features_in_", "feature_names_in_"):
-                self.__dict__.pop(name, None)
-        if kind == "rows":
-            X = validate_data(self, X, reset=reset)
-        source = make_source(
-            kind,
-            X,
-            image_shape=self.image_shape,
-            fitted=None if reset else self._image_format,
-            max_pixels=self.max_image_pixels,
-        )
-        if reset:
-            self._image_format = source.format
-            self.image_shape_in_ = source.format.shape
-        return source
 
     def _hold_out(self, images, seed):
         if self.validation_fraction is None:
@@ -438,75 +267,6 @@ class BaseImageClassifier(PredictingMixin, ClassifierMixin, BaseEstimator):
                 f"{empty}."
             )
         return images.weigh_branches(factors)
-
-    def _settings(self, n_images, seed):
-        """Settle what is left to the backbone, for this many training images."""
-        tuning = self._settle_tuning()
-        tuning.norm_warmup_epochs = self._resolve_warmup(tuning, n_images)
-        self.fine_tuning_ = tuning
-        device, max_epochs = resolve_device(self.device), self._resolve_epochs(n_images)
-        return Settings(
-            max_epochs=max_epochs,
-            batch_size=self.batch_size,
-            optimizer=tuning.optimizer,
-            learning_rate=tuning.learning_rate,
-            stump_lr_factor=tuning.stump_lr_factor,
-            weight_decay=tuning.weight_decay,
-            lr_schedule=tuning.lr_schedule,
-            ema_epochs=self._average_over(max_epochs),
-            norm_warmup_epochs=tuning.norm_warmup_epochs,
-            head_init=tuning.head_init,
-            augmentation=self._resolve_augmentation(tuning),
-            cache_features=tuning.cache_features,
-            sampling=tuning.sampling,
-            patience=tuning.patience if self._stops_early() else None,
-            bf16=use_bf16(self.precision, device),
-            device=str(device),
-            seed=seed,
-            verbose=int(self.verbose),
-        )
-
-    def _stops_early(self):
-        """Tell whether the validation loss may end the training; a child may have a parameter."""
-        return False
-
-    def _average_over(self, max_epochs):
-        """Return over how many of the last epochs weights are averaged."""
-        ema = self.fine_tuning_.ema_epochs
-        return min(ema if isinstance(ema, Integral) else round(ema * max_epochs), max_epochs)
-
-    def _resolve_epochs(self, n_images):
-        """Spend the number of steps that suits the backbone, in 10 to 300 epochs."""
-        if self.max_epochs is not None:
-            return self.max_epochs
-        epochs = np.ceil(self.fine_tuning_.steps * self.batch_size / n_images)
-        return int(np.clip(epochs, 10, 300))
-
-    def _resolve_warmup(self, tuning, n_images):
-        """The paper's 10 epochs of 400 images; fewer epochs, at least one, for more."""
-        if self.trainable_ == "all":
-            return 0
-        if tuning.norm_warmup_epochs is not None:
-            return tuning.norm_warmup_epochs
-        return min(10, int(np.ceil(4000 / n_images))) if self._adapts_norms() else 0
-
-    def _adapts_norms(self):
-        """Tell whether frozen norms are adapted to the images; a child may keep the backbone's."""
-        return True
-
-    def _resolve_augmentation(self, tuning):
-        """Return what augments a batch, or None; pictures too small are left as they are."""
-        if callable(tuning.augmentation):
-            return PerImage(tuning.augmentation)
-        shape = self.image_shape_in_
-        small = shape is not None and min(shape[:2]) < SMALLEST_PICTURE
-        if small and self._given_tuning().augmentation is None:
-            tuning.augmentation = "none"
-        return {
-            "paper": PaperAugmentation(),
-            "geometric": PaperAugmentation(transformations=GEOMETRIC),
-            "none": None,
-        }[tuning.augmentation]
 
     def _finish(self, module, settings):
         self.module_, self._settings_used = module.eval(), settings

@@ -70,10 +70,15 @@ class PredictingMixin(UncertaintyMixin):
         return self.classes_[self.predict_proba(X).argmax(1)]
 
     def _logits(self, X):
-        """Yield the branches' logits (B, M, K), on the CPU, batch by batch."""
-        source = self._read(X, reset=False)
+        """Yield the branches' logits (B, M, K) of the images in X."""
         device = self._prediction_device()
-        network = self._fold(device)
+        yield from self._run(self._read(X, reset=False), self._fold(device), device)
+
+    def _run(self, source, network, device):
+        """Yield the logits (B, M, K) of a folded network, on the CPU, batch by batch.
+
+        All images that cannot be read are named together.
+        """
         bad, size = [], prediction_batch(device, network.first_output_bytes(self.image_size_))
         for start in range(0, len(source), size):
             index = np.arange(start, min(start + size, len(source)))

@@ -5,13 +5,13 @@ the teacher's activations and to a small expected complexity; pruning, retrainin
 the number of removed blocks. The network: :mod:`~sklearn_rrr.nettailor.tailored_net`.
 """
 
-import math
 import warnings
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from numbers import Integral
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -28,7 +28,6 @@ from sklearn_rrr.nettailor.tailored_net import TailoredNet
 from sklearn_rrr.networks.costs import count_macs, count_parameters
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
-from sklearn_rrr.training.devices import prediction_batch
 from sklearn_rrr.training.loop import train
 
 # Section 4.1 and the authors' settings, whatever the backbone. The teacher is fine-tuned by SGD
@@ -413,13 +412,9 @@ class NetTailorClassifier(BaseImageClassifier):
         if images is None:
             return float("nan")
         device = resolve_device(self.device)
-        network, n_right = fold_norms(network).to(device), 0
-        size = prediction_batch(device, network.first_output_bytes(self.image_size_))
-        for batch in np.array_split(np.arange(len(images)), math.ceil(len(images) / size)):
-            pixels, (labels, _) = images.__getitems__(batch)
-            logits = self._forward(network, pixels, device)
-            n_right += (average_probabilities(logits.double()).argmax(1) == labels).sum().item()
-        return n_right / len(images)
+        logits = torch.cat([*self._run(images.source, fold_norms(network).to(device), device)])
+        votes = average_probabilities(logits.double()).argmax(1)
+        return (votes == images.labels).double().mean().item()
 
     def _describe_paths(self, soft, costs, static):
         rows = [

@@ -1,0 +1,169 @@
+"""What users set on every image classifier, and what it comes to: defaults, checks, settings."""
+
+from dataclasses import KW_ONLY, dataclass
+from numbers import Integral
+from os import PathLike
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+
+from sklearn_rrr._validation import check_choice, check_int, check_real, resolve_device
+from sklearn_rrr.backbones.fine_tuning import DEFAULTS, NONE, FineTuning
+from sklearn_rrr.images.augmentation import GEOMETRIC, PaperAugmentation, PerImage
+from sklearn_rrr.images.decoding import MAX_IMAGE_PIXELS
+from sklearn_rrr.images.layout import SMALLEST_PICTURE
+from sklearn_rrr.training.devices import use_bf16
+from sklearn_rrr.training.settings import PRECISIONS, Settings
+
+
+@dataclass(eq=False, repr=False)
+class ClassifierParameters(BaseEstimator):
+    """The parameters that every image classifier has; :class:`RRRNetClassifier` documents them.
+
+    A subclass is a dataclass, too, and adds its own. It extends ``_check_parameters()`` and
+    ``_settle_tuning()`` by what it adds or fixes.
+    """
+
+    _tuning_type = FineTuning
+
+    backbone: str = "synth50"
+    _: KW_ONLY
+    weights: str | PathLike | dict | None = "pretrained"
+    fine_tuning: FineTuning | str | None = None
+    max_epochs: int | None = None
+    batch_size: int = 32
+    class_weight: dict | str | None = None
+    validation_fraction: float | None = None
+    image_shape: tuple | None = None
+    image_size: int | None = None
+    on_bad_file: str = "raise"
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    device: str | torch.device | None = None
+    precision: str | None = None
+    random_state: int | np.random.RandomState | None = None
+    verbose: int = 0
+
+    def set_params(self, **params):
+        """Set parameters; ``fine_tuning__<field>`` sets a field of `fine_tuning`.
+
+        Where `fine_tuning` is None or "published", an object of those settings takes its place.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters of this estimator and, as ``<parameter>__<field>``, of the objects in it.
+
+        Returns
+        -------
+        self : object
+            This estimator.
+        """
+        nested = any(name.startswith("fine_tuning__") for name in params)
+        if nested and "fine_tuning" not in params and isinstance(self.fine_tuning, str | None):
+            self.fine_tuning = self._given_tuning()
+        return super().set_params(**params)
+
+    def _check_parameters(self):
+        """Check the parameters that every image classifier has; children add theirs."""
+        self._given_tuning().check()
+        if self.max_epochs is not None:
+            check_int("max_epochs", self.max_epochs, 1, hint=NONE)
+        check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images.")
+        if self.validation_fraction is not None:
+            check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
+        if self.image_size is not None:
+            check_int("image_size", self.image_size, 8, 4096)
+        check_choice("on_bad_file", self.on_bad_file, ("raise", "skip"))
+        check_int("max_image_pixels", self.max_image_pixels, 1)
+        check_choice("precision", self.precision, PRECISIONS)
+        if not isinstance(self.verbose, bool):
+            check_int("verbose", self.verbose, 0)
+        resolve_device(self.device)
+
+    def _given_tuning(self):
+        """Return the FineTuning that the user asked for, of this class's type."""
+        given = self.fine_tuning
+        if given is None:
+            return self._tuning_type()
+        if isinstance(given, FineTuning):
+            return given
+        hint = "Or use a FineTuning."
+        check_choice("fine_tuning", given, (None, "published"), hint)
+        return self._tuning_type.published()
+
+    def _settle_tuning(self):
+        """Return the settings of the training: the user's, else the backbone's, else the paper's.
+
+        Its `norm_warmup_epochs`, which depends on the number of images, may still be None.
+        """
+        return self._given_tuning().fill(self._recommended, DEFAULTS)
+
+    def _settings(self, n_images, seed):
+        """Settle what is left to the backbone, for this many training images."""
+        tuning = self._settle_tuning()
+        tuning.norm_warmup_epochs = self._resolve_warmup(tuning, n_images)
+        self.fine_tuning_ = tuning
+        device, max_epochs = resolve_device(self.device), self._resolve_epochs(n_images)
+        return Settings(
+            max_epochs=max_epochs,
+            batch_size=self.batch_size,
+            optimizer=tuning.optimizer,
+            learning_rate=tuning.learning_rate,
+            stump_lr_factor=tuning.stump_lr_factor,
+            weight_decay=tuning.weight_decay,
+            lr_schedule=tuning.lr_schedule,
+            ema_epochs=self._average_over(max_epochs),
+            norm_warmup_epochs=tuning.norm_warmup_epochs,
+            head_init=tuning.head_init,
+            augmentation=self._resolve_augmentation(tuning),
+            cache_features=tuning.cache_features,
+            sampling=tuning.sampling,
+            patience=tuning.patience if self._stops_early() else None,
+            bf16=use_bf16(self.precision, device),
+            device=str(device),
+            seed=seed,
+            verbose=int(self.verbose),
+        )
+
+    def _stops_early(self):
+        """Tell whether the validation loss may end the training; a child may have a parameter."""
+        return False
+
+    def _average_over(self, max_epochs):
+        """Return over how many of the last epochs weights are averaged."""
+        ema = self.fine_tuning_.ema_epochs
+        return min(ema if isinstance(ema, Integral) else round(ema * max_epochs), max_epochs)
+
+    def _resolve_epochs(self, n_images):
+        """Spend the number of steps that suits the backbone, in 10 to 300 epochs."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        epochs = np.ceil(self.fine_tuning_.steps * self.batch_size / n_images)
+        return int(np.clip(epochs, 10, 300))
+
+    def _resolve_warmup(self, tuning, n_images):
+        """The paper's 10 epochs of 400 images; fewer epochs, at least one, for more."""
+        if self.trainable_ == "all":
+            return 0
+        if tuning.norm_warmup_epochs is not None:
+            return tuning.norm_warmup_epochs
+        return min(10, int(np.ceil(4000 / n_images))) if self._adapts_norms() else 0
+
+    def _adapts_norms(self):
+        """Tell whether frozen norms are adapted to the images; a child may keep the backbone's."""
+        return True
+
+    def _resolve_augmentation(self, tuning):
+        """Return what augments a batch, or None; pictures too small are left as they are."""
+        if callable(tuning.augmentation):
+            return PerImage(tuning.augmentation)
+        shape = self.image_shape_in_
+        small = shape is not None and min(shape[:2]) < SMALLEST_PICTURE
+        if small and self._given_tuning().augmentation is None:
+            tuning.augmentation = "none"
+        return {
+            "paper": PaperAugmentation(),
+            "geometric": PaperAugmentation(transformations=GEOMETRIC),
+            "none": None,
+        }[tuning.augmentation]
