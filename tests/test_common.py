@@ -29,6 +29,7 @@ from sklearn_rrr import (
     NetTailorClassifier,
     ProgressiveKernelPruner,
     RRRNetClassifier,
+    SnapshotEnsemble,
 )
 
 REASON = "Mini-batches: a repeated image and one of weight 2 are not seen in the same batches."
@@ -243,6 +244,21 @@ def test_grid_search_in_two_processes(data):
     assert len(search.cv_results_["params"]) == 8
     assert search.best_estimator_.blocks_ == search.best_params_["blocks"]
     assert search.predict(data[0]).shape == (40,)
+
+
+def test_grid_over_settings_of_the_training_and_the_ensemble(data):
+    clf = quick().set_params(ensemble=SnapshotEnsemble())
+    grid = {
+        "fine_tuning__learning_rate": [0.01, 0.001],
+        "blocks": [(1, 1, 1, 1), (1, 2, 1, 1)],
+        "n_branches": [1, 2],
+        "ensemble__n_cycles": [2, 3],
+    }
+    search = GridSearchCV(clf, grid, cv=2, error_score="raise").fit(*data)
+    assert len(search.cv_results_["params"]) == 16
+    best, asked = search.best_estimator_, search.best_params_
+    assert best.fine_tuning_.learning_rate == asked["fine_tuning__learning_rate"]
+    assert best.ensemble.n_cycles == asked["ensemble__n_cycles"]
 
 
 def test_cross_validate(data):

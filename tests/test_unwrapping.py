@@ -74,7 +74,7 @@ def nest(estimator):
 @pytest.fixture(scope="module")
 def wrapped(fitted, digits):
     """Return the classifier inside and what is around it, fitted."""
-    still = {"target": 0.0, "n_steps": 1, "prune_every": 0}
+    still = {"target": 0.0, "n_steps": 1, "epochs_per_step": 0}
     pruner = ElementPruner(FrozenEstimator(fitted), **still).fit(*digits)
     search = GridSearchCV(clone(fitted), {"max_epochs": [1]}, cv=2).fit(*digits)
     selector = BlockSelector(clone(fitted), max_blocks=4, epochs_per_step=1).fit(*digits)
@@ -158,7 +158,8 @@ def test_a_selector_in_a_search_is_drawn(wrapped):
 
 def test_a_tailored_classifier_in_a_pipeline(digits, weights, tmp_path):
     X, y = digits
-    settings = {"max_epochs": 1, "augmentation": None, "random_state": 0}
+    settings = {"max_epochs": 1, "random_state": 0}
+    settings |= {"fine_tuning": FineTuning(augmentation="none")}
     clf = NetTailorClassifier("tiny", weights=weights, n_removed=2, **settings)
     pipeline = make_pipeline("passthrough", clf).fit(X, y)
     expected = clf.predict_proba(X)

@@ -56,6 +56,13 @@ class Backbone(nn.Module):
     References
     ----------
     He, Zhang, Ren and Sun (2016), Deep residual learning for image recognition.
+
+    Examples
+    --------
+    >>> from torchvision.models.resnet import BasicBlock
+    >>> from sklearn_rrr import Backbone
+    >>> Backbone("small", BasicBlock, (1, 1, 1, 1), planes=(8, 16, 32, 64)).n_features
+    64
     """
 
     def __init__(

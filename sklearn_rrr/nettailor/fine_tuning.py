@@ -13,9 +13,10 @@ class TailoringFineTuning(FineTuning):
 
     Parameters
     ----------
-    trainable, split, dropout, sampling, stump_lr_factor, norm_warmup_epochs, cache_features, \
-            patience : optional
+    trainable, split, dropout, sampling, stump_lr_factor : optional
         Of no effect on a student: its proxies, norms and head learn.
+    norm_warmup_epochs, cache_features, patience : optional
+        Of no effect on a student, either.
     learning_rate : float or None, default=None
         Of the student: 0.003 unless it is set; published, 0.1 with ``optimizer="sgd"``.
     head_init, steps, optimizer, weight_decay, lr_schedule, ema_epochs, augmentation : optional

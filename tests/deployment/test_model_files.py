@@ -136,7 +136,7 @@ def test_parameters_that_are_code_are_refused_until_they_are_none(small, digits,
     path = tmp_path / "a.safetensors"
     clf = small(random_state=np.random.RandomState(0), augmentation=torch.sin, max_epochs=1)
     clf.fit(*digits)
-    with pytest.raises(TypeError, match=r"`augmentation` holds a .*Set a plain value, or use jobl"):
+    with pytest.raises(TypeError, match=r"`fine_tuning` holds a .*Set a plain value, or use jobl"):
         save(clf, path)
     with pytest.raises(TypeError, match="`random_state` holds a RandomState"):
         save(clf.set_params(fine_tuning__augmentation=None), path)

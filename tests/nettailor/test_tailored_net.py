@@ -180,7 +180,7 @@ def test_costs_are_shares_of_the_pretrained_network(backbone):
     block = count_parameters(residual_blocks(backbone)[0])
     whole = count_parameters(backbone) - count_parameters(backbone.fc)
     assert sizes[1, BLOCK] == pytest.approx(block / whole)
-    with pytest.raises(ValueError, match="`measure` must be one of 'macs', 'parameters'"):
+    with pytest.raises(ValueError, match="`cost` must be one of 'macs', 'parameters'"):
         path_costs(network, 32, "seconds")
 
 
