@@ -39,7 +39,7 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
     """Base of estimators that fit classifiers and predict with the last one, ``estimator_``.
 
     A subclass implements ``_make_estimator`` and ``_fit_set``, and lists the attributes that
-    ``_fit_set`` sets in ``_fitted``.
+    ``_fit_set`` sets in ``_fitted``. It has the parameter `scoring`.
     """
 
     _fitted = ("estimator_", "results_", "classes_", "skipped_")

@@ -9,6 +9,7 @@ may be covered by patents of its authors' employer.
 """
 
 import copy
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
 from torch import nn
@@ -23,6 +24,7 @@ from sklearn_rrr.pruning.convolution_pairs import ConvPair, ScaledPair
 UNDECAYED = ("*.scale",)
 
 
+@dataclass(eq=False, repr=False)
 class BasisScalingPruner(BasePruner):
     """Remove the basis vectors of convolutions whose trained factors matter least.
 
@@ -82,38 +84,9 @@ class BasisScalingPruner(BasePruner):
 
     _trains_before = 1  # to measure importance
 
-    def __init__(
-        self,
-        estimator=None,
-        *,
-        norms=True,
-        learning_rate=0.02,
-        target=0.5,
-        cost="parameters",
-        tolerance=None,
-        n_steps=5,
-        epochs_per_step=None,
-        scoring=None,
-        validation_fraction=0.2,
-        then=None,
-        random_state=None,
-        verbose=0,
-    ):
-        super().__init__(
-            estimator,
-            target=target,
-            cost=cost,
-            tolerance=tolerance,
-            n_steps=n_steps,
-            epochs_per_step=epochs_per_step,
-            scoring=scoring,
-            validation_fraction=validation_fraction,
-            then=then,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.norms = norms
-        self.learning_rate = learning_rate
+    _: KW_ONLY
+    norms: bool = True
+    learning_rate: float = 0.02
 
     def _check_parameters(self):
         super()._check_parameters()

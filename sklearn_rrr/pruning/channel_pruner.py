@@ -1,6 +1,8 @@
 """Channel pruning: channels of convolutions are removed, with all channels tied to them."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from operator import itemgetter
 
 import torch
@@ -12,6 +14,7 @@ from sklearn_rrr.pruning.criteria import CRITERIA, score_channels
 from sklearn_rrr.pruning.removal import keep_channels
 
 
+@dataclass(eq=False, repr=False)
 class ChannelPruner(BasePruner):
     """Remove the least important channels of all layers, step by step.
 
@@ -68,38 +71,9 @@ class ChannelPruner(BasePruner):
     True
     """
 
-    def __init__(
-        self,
-        estimator=None,
-        *,
-        criterion="taylor",
-        streams=True,
-        target=0.5,
-        cost="parameters",
-        tolerance=None,
-        n_steps=5,
-        epochs_per_step=None,
-        scoring=None,
-        validation_fraction=0.2,
-        then=None,
-        random_state=None,
-        verbose=0,
-    ):
-        super().__init__(
-            estimator,
-            target=target,
-            cost=cost,
-            tolerance=tolerance,
-            n_steps=n_steps,
-            epochs_per_step=epochs_per_step,
-            scoring=scoring,
-            validation_fraction=validation_fraction,
-            then=then,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.criterion = criterion
-        self.streams = streams
+    _: KW_ONLY
+    criterion: str | Callable = "taylor"
+    streams: bool = True
 
     def _check_parameters(self):
         super()._check_parameters()

@@ -1,16 +1,18 @@
 """Elementwise pruning: the smallest single weights are set to zero."""
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch.nn.utils import prune
 
 from sklearn_rrr.networks.branch_layers import BranchLinear
 from sklearn_rrr.networks.costs import count_parameters
-from sklearn_rrr.pruning.base import BasePruner
+from sklearn_rrr.pruning.base import StepwisePruner
 
 
-class ElementPruner(BasePruner):
+@dataclass(eq=False, repr=False)
+class ElementPruner(StepwisePruner):
     """Set the smallest weights of convolutions and heads to zero, step by step.
 
     The shapes of the network do not change: on processors without sparse kernels it becomes
@@ -57,35 +59,8 @@ class ElementPruner(BasePruner):
     True
     """
 
-    _costs = ("nonzero",)
-
-    def __init__(
-        self,
-        estimator=None,
-        *,
-        target=0.5,
-        tolerance=None,
-        n_steps=5,
-        epochs_per_step=None,
-        scoring=None,
-        validation_fraction=0.2,
-        then=None,
-        random_state=None,
-        verbose=0,
-    ):
-        super().__init__(
-            estimator,
-            target=target,
-            cost="nonzero",
-            tolerance=tolerance,
-            n_steps=n_steps,
-            epochs_per_step=epochs_per_step,
-            scoring=scoring,
-            validation_fraction=validation_fraction,
-            then=then,
-            random_state=random_state,
-            verbose=verbose,
-        )
+    def _cost_name(self):
+        return "nonzero"
 
     def _cut(self, run, limit):
         """Zero the smallest weights until only `limit` nonzero parameters are left."""

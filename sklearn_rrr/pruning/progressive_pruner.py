@@ -9,6 +9,8 @@ who looks at their activations; irrelevant ones are removed, and then the networ
 import copy
 import warnings
 from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from itertools import takewhile
 
 import numpy as np
@@ -16,11 +18,11 @@ import torch
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
 from sklearn_rrr.pruning.activation_maps import activation_maps, pick_images
-from sklearn_rrr.pruning.base import BasePruner
 from sklearn_rrr.pruning.channel_groups import find_groups, list_blocks, list_layers
 from sklearn_rrr.pruning.channel_pruner import rank_units
 from sklearn_rrr.pruning.criteria import CRITERIA, score_channels, score_taylor
 from sklearn_rrr.pruning.leave_one_out import score_leave_one_out, score_without
+from sklearn_rrr.pruning.loop import PruningLoop
 from sklearn_rrr.pruning.removal import keep_channels
 
 RELEVANCE = ("leave_one_out", *CRITERIA)
@@ -28,7 +30,8 @@ RETRAININGS = ("progressive", "usual")
 ROUNDING = 1e-6  # of balanced accuracies, which are means over few images
 
 
-class ProgressiveKernelPruner(BasePruner):
+@dataclass(eq=False, repr=False)
+class ProgressiveKernelPruner(PruningLoop):
     """Simplify a network layer by layer, retraining up to the next layer after each.
 
     A layer is a convolution with its norm. After the irrelevant kernels of a layer are removed,
@@ -134,46 +137,19 @@ default="leave_one_out"
 
     _ends_at_roll_back = False
 
-    def __init__(
-        self,
-        estimator=None,
-        *,
-        criterion="leave_one_out",
-        layer_tolerance=0.0,
-        amount=None,
-        target=None,
-        selector=None,
-        mosaic_images=16,
-        retrain="progressive",
-        streams=False,
-        cost="parameters",
-        tolerance=None,
-        epochs_per_step=None,
-        scoring=None,
-        validation_fraction=0.2,
-        then=None,
-        random_state=None,
-        verbose=0,
-    ):
-        super().__init__(
-            estimator,
-            target=target,
-            cost=cost,
-            tolerance=tolerance,
-            epochs_per_step=epochs_per_step,
-            scoring=scoring,
-            validation_fraction=validation_fraction,
-            then=then,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.criterion = criterion
-        self.layer_tolerance = layer_tolerance
-        self.amount = amount
-        self.selector = selector
-        self.mosaic_images = mosaic_images
-        self.retrain = retrain
-        self.streams = streams
+    _: KW_ONLY
+    target: float | None = None
+    criterion: str | Callable = "leave_one_out"
+    layer_tolerance: float = 0.0
+    amount: float | None = None
+    selector: Callable | None = None
+    mosaic_images: int = 16
+    retrain: str = "progressive"
+    streams: bool = False
+    cost: str = "parameters"
+
+    def _cost_name(self):
+        return self.cost
 
     # ------------------------------------------------------------------------- checks
 
@@ -200,6 +176,7 @@ default="leave_one_out"
 
     def _check_parameters(self):
         super()._check_parameters()
+        check_choice("cost", self.cost, ("parameters", "macs"))
         if not callable(self.criterion):
             check_choice("criterion", self.criterion, tuple(RELEVANCE), "Or use a callable.")
         check_choice("retrain", self.retrain, RETRAININGS)
