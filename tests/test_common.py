@@ -37,7 +37,7 @@ SMALL = {"weights": None, "n_branches": 2, "image_size": 16}
 VECTORS = "ignore:Rows of .* features do not form a square"
 
 
-@pytest.mark.filterwarnings(VECTORS, "ignore:The validation split", "ignore:.*under another label")
+@pytest.mark.filterwarnings(VECTORS, "ignore:The validation split", "ignore:.*with another label")
 @parametrize_with_checks(
     [
         RRRNetClassifier(
