@@ -1,6 +1,6 @@
-"""Compact image classifiers from pre-trained networks, behind scikit-learn's API.
+"""Compact image classifiers from pre-trained networks with scikit-learn's API.
 
-A public name is imported when it is first used, so that `OnnxClassifier` needs no torch.
+Public names are imported on first use, so that `OnnxClassifier` does not need torch.
 """
 
 from importlib import import_module as _import_module

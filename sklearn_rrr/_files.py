@@ -1,11 +1,11 @@
-"""Files that are whole or not there."""
+"""Atomic writing of files."""
 
 import os
 from uuid import uuid4
 
 
 def write_atomically(path, content):
-    """Write bytes so that a reader finds the old file or the whole new one."""
+    """Write bytes atomically: a reader sees either the old file or the complete new one."""
     temporary = path.parent / f".{uuid4().hex}"
     try:
         temporary.write_bytes(content)

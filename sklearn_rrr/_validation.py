@@ -1,4 +1,4 @@
-"""Checks of parameters, written once: each error says name, rule, value and cure."""
+"""Parameter checks whose errors give the name, the rule, the value and the cure."""
 
 from numbers import Integral, Real
 
@@ -6,7 +6,7 @@ import torch
 
 
 def check_int(name, value, low, high=None, hint=""):
-    """Return `value` as an int if it is one in [low, high]; else raise."""
+    """Return `value` as an int if it is an int in [low, high]; else raise."""
     rule = f"an int in [{low}, {high}]" if high is not None else f"an int of at least {low}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise _error(TypeError, name, rule, value, hint)
@@ -16,7 +16,7 @@ def check_int(name, value, low, high=None, hint=""):
 
 
 def check_real(name, value, low, high=None, hint="", open_low=False):
-    """Return `value` as a float if it lies in [low, high] ((low, high] if `open_low`)."""
+    """Return `value` as a float if it lies in [low, high]; `open_low` excludes `low`."""
     left = "(" if open_low else "["
     right = "inf)" if high is None else f"{high}]"
     rule = f"a number in {left}{low}, {right}"
@@ -30,8 +30,8 @@ def check_real(name, value, low, high=None, hint="", open_low=False):
 
 
 def check_choice(name, value, allowed, hint=""):
-    """Return `value` if it is one of `allowed`; else raise and list them."""
-    # Identity of types first: 1 == True, and an array has no single truth value.
+    """Return `value` if it is one of `allowed`; else raise an error that lists them."""
+    # Compare types first: 1 == True, and comparing an array gives no single truth value.
     if any(type(value) is type(item) and value == item for item in allowed):
         return value
     rule = "one of " + ", ".join(repr(item) for item in allowed)
@@ -46,12 +46,12 @@ def check_bool(name, value):
 
 
 def resolve_device(device):
-    """Return a torch.device; None takes a GPU if there is one.
+    """Return a torch.device; None selects a CUDA GPU if available, else the CPU.
 
     Raises
     ------
     ValueError
-        If the device is unknown or not there.
+        If the device is unknown or not available.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,7 +60,7 @@ def resolve_device(device):
     except (RuntimeError, TypeError):
         resolved = None
     if resolved is None or resolved.type not in ("cpu", "cuda", "mps"):
-        rule = 'None, "cpu", "cuda", "mps" or a torch.device of those'
+        rule = 'None, "cpu", "cuda", "mps" or such a torch.device'
         raise _error(ValueError, "device", rule, device, "")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(
@@ -69,7 +69,7 @@ def resolve_device(device):
         )
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(
-            '`device`="mps", but this machine has none that torch can use. Use None or "cpu".'
+            '`device`="mps", but torch finds no MPS device on this machine. Use None or "cpu".'
         )
     return resolved
 

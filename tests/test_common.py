@@ -35,10 +35,10 @@ from sklearn_rrr import (
 REASON = "Mini-batches: a repeated image and one of weight 2 are not seen in the same batches."
 EXPECTED = {"check_sample_weight_equivalence_on_dense_data": REASON}
 SMALL = {"weights": None, "n_branches": 2, "image_size": 16}
-VECTORS = "ignore:Rows of .* features are no square image"
+VECTORS = "ignore:Rows of .* features do not form a square"
 
 
-@pytest.mark.filterwarnings(VECTORS, "ignore:The validation split", "ignore:.*under another label")
+@pytest.mark.filterwarnings(VECTORS, "ignore:The validation split", "ignore:.*with another label")
 @parametrize_with_checks(
     [
         RRRNetClassifier(

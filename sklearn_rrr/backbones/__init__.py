@@ -1,3 +1,3 @@
-"""Pre-trained networks as data: their architecture, weights and recommended fine-tuning."""
+"""Pre-trained networks: architectures, weights and recommended fine-tuning."""
 
-from sklearn_rrr.backbones import resnet as _resnet  # noqa: F401  registers its backbones
+from sklearn_rrr.backbones import resnet as _resnet  # noqa: F401  registers backbones

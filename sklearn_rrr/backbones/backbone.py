@@ -1,9 +1,9 @@
-"""Backbones: residual networks to reuse, and the registry that names them.
+"""Backbones: pre-trained residual networks to reuse.
 
-The "Reuse" of RRR-Net (Sun et al. 2023, section 3.1). A backbone is data: a stem,
-four phases of residual blocks (conv2_x to conv5_x), a head, and the input it was
-trained for. The keys of its state dict are torchvision's, so that every torchvision
-ResNet checkpoint loads strictly.
+The "Reuse" step of RRR-Net (Sun et al. 2023, section 3.1). A backbone has a stem, four
+phases of residual blocks (conv2_x to conv5_x), a head, and the input format it was
+trained on. Its state dict has torchvision's keys, so that every torchvision ResNet
+checkpoint loads strictly.
 """
 
 from torch import nn
@@ -17,12 +17,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """A residual network of four phases, and the images it expects.
+    """Residual network with four phases and the input format that it expects.
 
     Parameters
     ----------
     name : str
-        Name for messages.
+        Name shown in messages.
     block : {torchvision.models.resnet.BasicBlock, torchvision.models.resnet.Bottleneck}
         Type of the residual blocks.
     depths : tuple of 4 int
@@ -34,24 +34,24 @@ class Backbone(nn.Module):
     width_per_group : int, default=64
         Base width of the bottlenecks (Wide ResNet, ResNeXt).
     image_size : int, default=128
-        Height and width in pixels that images are resized to.
-    mean, std : tuple of 3 float
-        Normalisation of RGB in [0, 1].
+        Height and width in pixels of the resized images.
+    mean, std : tuple of 3 float, default=ImageNet's
+        Mean and standard deviation that normalise RGB in [0, 1].
     n_classes : int, default=1000
-        Outputs of the pre-trained head.
+        Number of outputs of the pre-trained head.
     fine_tuning : FineTuning or None, default=None
-        The settings recommended with this backbone; None recommends the paper's.
+        Settings recommended for this backbone; None recommends the defaults.
 
     Attributes
     ----------
     stem : torch.nn.Sequential
-        First convolution, norm, ReLU and max-pool.
+        First convolution, norm, ReLU and max-pooling.
     phases : tuple of 4 torch.nn.Sequential
-        The residual blocks.
+        Residual blocks of each phase.
     fc : torch.nn.Linear
-        The pre-trained head.
+        Pre-trained head.
     n_features : int
-        Channels that reach the head.
+        Number of input features of the head.
 
     References
     ----------
@@ -105,22 +105,22 @@ class Backbone(nn.Module):
         return (self.layer1, self.layer2, self.layer3, self.layer4)
 
     def in_channels(self, phase):
-        """Return the number of channels that enter a phase (0 to 3)."""
+        """Return the number of input channels of a phase (0 to 3)."""
         return self.planes[phase - 1] * self.block.expansion if phase else self.planes[0]
 
     def inner_width(self, planes):
-        """Return the width of a block's inner convolutions (torchvision's rule)."""
+        """Return the width of a block's inner convolutions by torchvision's rule."""
         if self.block is BasicBlock:
             return planes
         return int(planes * (self.width_per_group / 64)) * self.groups
 
     def make_phase(self, phase, in_channels, planes, depth=None):
-        """Build a phase of this architecture, of other width or depth if wanted."""
+        """Build a phase of this architecture with the given width and depth."""
         depth = self.depths[phase] if depth is None else depth
         stride = 1 if phase == 0 else 2
         out_channels = planes * self.block.expansion
         shortcut = None
-        # A narrower phase may have as many outputs as inputs by chance; they are others.
+        # A narrower phase may have as many outputs as inputs, but the channels do not correspond.
         if stride != 1 or in_channels != out_channels or planes != self.planes[phase]:
             shortcut = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
@@ -134,7 +134,7 @@ class Backbone(nn.Module):
     def forward(self, x):
         """Return the logits of the pre-trained head: (B, 3, H, W) -> (B, n_classes).
 
-        `x` is normalised, as torchvision's networks expect it.
+        `x` must be normalised, as for torchvision's networks.
         """
         x = self.stem(x)
         for phase in self.phases:
@@ -143,7 +143,7 @@ class Backbone(nn.Module):
 
 
 def initialise(module):
-    """Draw the weights of `module` as torchvision's ResNets do, in place."""
+    """Initialise the weights of `module` in place, as torchvision does for ResNets."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")

@@ -1,6 +1,6 @@
-"""Settings of a training, and which of them suit a backbone.
+"""Fine-tuning settings.
 
-They stand with the backbones because a backbone recommends its own.
+They belong to the backbones because each backbone recommends some.
 """
 
 from collections.abc import Callable
@@ -18,70 +18,69 @@ HEAD_INITS = ("random", "ridge")
 AUGMENTATIONS = ("paper", "geometric", "none")
 OPTIMIZERS = ("adamw", "sgd")
 LR_SCHEDULES = ("constant", "linear", "cosine", "steps", "onecycle")
-NONE = "None takes what suits the backbone."
+NONE = "Use None for the value that suits the backbone."
 
 
 @dataclass(repr=False)
 class FineTuning(BaseEstimator):
-    """How a network is trained on top of a backbone.
+    """Settings for training a network on top of a backbone.
 
-    Each field may be None: then the backbone's recommendation counts and, where it has none, the
-    setting of RRR-Net (section 4.2 and appendix C), named below. With random weights, everything
-    learns at the paper's rate, in the backbone's steps. A search reaches the fields as
-    ``fine_tuning__learning_rate`` and so on; a fitted estimator shows what they became as
-    ``fine_tuning_``.
+    A field that is None takes the backbone's recommendation or, if there is none, the fallback
+    named below, mostly the setting of RRR-Net (section 4.2 and appendix C). With random weights,
+    all layers are trained at the paper's learning rate, for the backbone's number of steps. A
+    search sets the fields as ``fine_tuning__learning_rate`` and so on; a fitted estimator has the
+    resolved settings in ``fine_tuning_``.
 
     Parameters
     ----------
     trainable : {"head", "branches", "all"} or None, default=None
-        What learns. "branches", the paper's, includes the heads and freezes the stump; with it
-        and ``split="paper"``, an unsplit network starts with fresh norms, too (model [C]).
+        Parts to train. "branches", the fallback, includes the heads and freezes the stump; with
+        it and ``split="paper"``, even an unsplit network starts with fresh norms (model [C]).
     split : {"paper", "aligned"} or None, default=None
-        How branches take their kernels: "paper", by Algorithm 2, which mixes channels, with fresh
-        norms; "aligned", so that each branch is a true sub-network and keeps its norms.
+        How branches inherit their kernels. "paper", the fallback: by Algorithm 2, which mixes
+        channels, with fresh norms. "aligned": each branch is a true sub-network with its norms.
     dropout : float or None, default=None
-        Probability in [0, 0.99] of dropout after each activation of the last two blocks; 0 unless
-        it is set. Model [D] has 0.05.
+        Probability in [0, 0.99] of dropout after each activation of the last two blocks. The
+        fallback is 0; model [D] uses 0.05.
     sampling : {"shared", "independent"} or None, default=None
-        Whether the branches see the same batches, with one pass through the stump ("shared",
-        unless it is set), or each its own order and augmentation, as published.
+        "shared", the fallback: all branches see the same batches, with one pass through the
+        stump. "independent", as published: each branch has a separate order and augmentation.
     head_init : {"random", "ridge"} or None, default=None
-        How the heads start: at random, as published, or as a ridge regression on the features
-        that the training images have before training.
+        Initial heads: random, as published and the fallback, or a ridge regression on the
+        features of the training images before training.
     steps : int or None, default=None
-        Optimiser steps that an estimator with ``max_epochs=None`` spends. The paper's budget is
-        3,750: 300 epochs of 12.5 batches.
+        Number of optimiser steps if the estimator has ``max_epochs=None``. The fallback is the
+        paper's 3,750: 300 epochs of 12.5 batches.
     optimizer : {"adamw", "sgd"} or None, default=None
-        "adamw", the paper's, or stochastic gradient descent with momentum 0.9.
+        "adamw", the paper's and the fallback, or stochastic gradient descent with momentum 0.9.
     learning_rate : float or None, default=None
-        Step size of the optimiser; 1e-3 in the paper.
+        Learning rate of the optimiser, > 0. The fallback is the paper's 1e-3.
     stump_lr_factor : float or None, default=None
-        Factor in (0, 1] on the learning rate of the stump, where the stump learns.
+        Factor in (0, 1] on the learning rate of the stump, if it is trained. The fallback is 1.
     weight_decay : float or None, default=None
-        Weight decay, decoupled with AdamW; 0.01 in the paper.
+        Weight decay >= 0, decoupled for AdamW. The fallback is the paper's 0.01.
     lr_schedule : {"constant", "linear", "cosine", "onecycle", "steps"} or None, default=None
-        Course of the learning rate, constant in the paper; "steps" divides it by ten after 40 %
-        and after 80 % of the steps.
+        Learning rate schedule. The fallback is the paper's "constant"; "steps" divides the rate
+        by ten after 40 % and after 80 % of the steps.
     ema_epochs : int, float or None, default=None
-        Last epochs over which weights are averaged; a float is a fraction of all epochs, 0.2
-        unless it is set. 0 switches averaging off. Early stopping does, too: its end is not known
-        beforehand.
+        Number of last epochs over which weights are averaged; a float is a fraction of all
+        epochs. The fallback is 0.2; 0 disables averaging. So does early stopping, because the
+        last epoch is not known in advance.
     norm_warmup_epochs : int or None, default=None
-        Passes that adapt the norm statistics of the frozen parts before training. None: as many
-        as show 4,000 images, from 1 to 10, but none for a whole pre-trained network of which only
-        the head learns (model [A]).
+        Passes that adapt the norm statistics of frozen layers before training. The fallback
+        is enough passes to show 4,000 images, 1 to 10, but 0 for an entire pre-trained network
+        if only its head is trained (model [A]).
     augmentation : {"paper", "geometric", "none"}, callable or None, default=None
-        "paper": two random transformations an image, out of 14. "geometric": two of rotation,
-        translation, scaling and shear. A callable takes and returns one image, a float tensor
-        (3, S, S) in [0, 1]. Rows and arrays less than 8 pixels high or wide are no pictures, and
-        are not augmented unless the field is set.
+        "paper", the fallback: two of 14 random transformations per image. "geometric": two of
+        rotation, translation, scaling and shear. A callable takes and returns one image, a float
+        tensor (3, S, S) in [0, 1]. Rows and arrays less than 8 pixels high or wide are augmented
+        only if this field is set.
     cache_features : bool or None, default=None
-        Whether the features of frozen parts are computed once and kept where no augmentation
-        changes them: up to 1 GiB in memory, up to 16 GiB in a temporary file. True unless it is
-        set.
+        Whether to cache the features of frozen layers if there is no augmentation: up to 1 GiB
+        in memory, up to 16 GiB in a temporary file. The fallback is True.
     patience : int or None, default=None
-        Epochs without a better validation loss after which early stopping ends; 10 unless it is
-        set.
+        Epochs without a better validation loss before early stopping ends the training. The
+        fallback is 10.
 
     See Also
     --------
@@ -116,11 +115,11 @@ class FineTuning(BaseEstimator):
 
     @classmethod
     def published(cls):
-        """Return the settings of RRR-Net as published, whatever the backbone."""
+        """Return the published settings of RRR-Net, independent of the backbone."""
         return replace(DEFAULTS, sampling="independent", ema_epochs=60)
 
     def fill(self, *others):
-        """Return a copy in which each field that is None takes the first value that others have."""
+        """Return a copy with each None replaced by the first other value in `others`."""
         chain = (self, *others)
         names = [field.name for field in fields(self)]
         values = {
@@ -130,9 +129,9 @@ class FineTuning(BaseEstimator):
         return replace(self, **values)
 
     def from_scratch(self):
-        """Return what a backbone's recommendation is for random weights.
+        """Return the recommendation for the same backbone with random weights.
 
-        Everything learns, at the paper's rate.
+        All weights are trained at the paper's learning rate.
         """
         return FineTuning(trainable="all", augmentation=self.augmentation, steps=self.steps)
 
@@ -143,7 +142,7 @@ class FineTuning(BaseEstimator):
                 check(name, getattr(self, name))
 
     def _checks(self):
-        """Return {field: function of its name and its value}."""
+        """Return a dict from each field to its check, a function of name and value."""
         return {
             "trainable": one_of(TRAINABLE),
             "split": one_of(SPLITS),
@@ -165,17 +164,17 @@ class FineTuning(BaseEstimator):
 
 
 def one_of(allowed):
-    """Return a check that a field is one of `allowed`."""
+    """Return a function that checks that a field is one of `allowed`."""
     return lambda name, value: check_choice(name, value, allowed, NONE)
 
 
 def int_from(low):
-    """Return a check that a field is an int of at least `low`."""
+    """Return a function that checks that a field is an int >= `low`."""
     return lambda name, value: check_int(name, value, low, hint=NONE)
 
 
 def real_in(low, high=None, open_low=False):
-    """Return a check that a field is a number in [low, high]."""
+    """Return a function that checks that a field is in [low, high] or (low, high]."""
     return lambda name, value: check_real(name, value, low, high, NONE, open_low)
 
 
@@ -183,17 +182,17 @@ def _check_averaging(name, value):
     if isinstance(value, Integral):
         check_int(name, value, 0)
     else:
-        check_real(name, value, 0, 1, "Or use an int, a number of epochs.")
+        check_real(name, value, 0, 1, "Or use an int for a number of epochs.")
 
 
 def _check_augmentation(name, value):
     if not callable(value):
-        hint = "Or use a callable from one image (3, S, S) to another."
+        hint = "Or use a callable that maps an image (3, S, S) to another."
         check_choice(name, value, AUGMENTATIONS, hint)
 
 
-# What counts where neither the user nor the backbone says otherwise: the paper's settings, but
-# with one pass through the stump for all branches, and an average over a share of the epochs.
+# Fallbacks if neither the user nor the backbone sets a field: the paper's settings, except that
+# all branches share one pass through the stump and averaging covers a fraction of the epochs.
 DEFAULTS = FineTuning(
     trainable="branches",
     split="paper",

@@ -1,4 +1,4 @@
-"""The names of backbones, and how a backbone is built by its name."""
+"""Registry of backbones by name."""
 
 _REGISTRY = {}
 
@@ -12,17 +12,17 @@ def register_backbone(name):
     Parameters
     ----------
     name : str
-        The value of `backbone` that users write.
+        Name by which users select the backbone.
 
     Returns
     -------
     decorator : callable
-        Takes the function and returns it unchanged.
+        Registers the function and returns it unchanged.
 
     Raises
     ------
     ValueError
-        If the name is taken.
+        If the name is already registered.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def register_backbone(name):
 
     def decorate(function):
         if name in _REGISTRY:
-            raise ValueError(f"The backbone {name!r} is registered already; choose another name.")
+            raise ValueError(f"The backbone {name!r} is already registered; choose another name.")
         _REGISTRY[name] = function
         return function
 
@@ -48,7 +48,7 @@ def list_backbones():
     Returns
     -------
     names : list of str
-        Sorted.
+        Sorted names.
 
     Examples
     --------
@@ -65,10 +65,10 @@ def make_backbone(name):
     Raises
     ------
     ValueError
-        If the name is not registered; lists those that are.
+        If the name is not registered; lists the known names.
     """
     if not isinstance(name, str) or name not in _REGISTRY:
         raise ValueError(f"`backbone` must be one of {', '.join(list_backbones())}; got {name!r}.")
     backbone = _REGISTRY[name]()
-    backbone.name = name  # by which it is made again
+    backbone.name = name  # the registered name, for rebuilding it
     return backbone

@@ -1,4 +1,4 @@
-"""The ResNets: torchvision's, and synth50, whose weights come with the package."""
+"""torchvision's ResNets, and synth50, whose weights are bundled with the package."""
 
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -15,7 +15,7 @@ def _synth50():
         (3, 4, 6, 3),
         planes=(32, 64, 96, 192),
         image_size=96,
-        # Chosen by cross-validation, see docs/synth50.rst.
+        # Selected by cross-validation, see docs/synth50.rst.
         fine_tuning=FineTuning(
             trainable="all",
             split="aligned",

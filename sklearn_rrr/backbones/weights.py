@@ -1,7 +1,7 @@
-"""Weights for backbones: bundled, torchvision's, a file or a state dict; strict and safe.
+"""Load backbone weights strictly and safely from the package, torchvision or a file.
 
-Nothing in a file is executed, and a hash is checked at every load of a bundled file or a
-download.
+No code in a file is executed. The hash of bundled and downloaded files is checked at every
+load.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from sklearn_rrr._files import write_atomically
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.resnet import TORCHVISION
 
-# The file of each backbone whose weights come with the package, and its SHA-256.
+# File and SHA-256 of the weights bundled with the package, by backbone.
 PRETRAINED = Path(__file__).parent / "pretrained"
 BUNDLED = {
     "synth50": (
@@ -40,11 +40,11 @@ def load_backbone(name="synth50", weights="pretrained"):
     name : str, default="synth50"
         One of :func:`list_backbones`.
     weights : {"pretrained"}, str, path, dict or None, default="pretrained"
-        "pretrained": for "synth50" the weights that come with the package; for
-        torchvision's names their first ImageNet weights (IMAGENET1K_V1, the ones the
-        paper reuses), downloaded once. The name of a torchvision weight enum entry such
-        as "IMAGENET1K_V2". A path to a ``.pth`` or ``.safetensors`` file. A state dict.
-        None: random, drawn from torch's generator.
+        "pretrained" means the bundled weights for "synth50", and for torchvision's names
+        their first ImageNet weights (IMAGENET1K_V1, reused by the paper), downloaded once.
+        Or the name of a torchvision weight, such as "IMAGENET1K_V2"; a path to a ``.pth``,
+        ``.pt`` or ``.safetensors`` file; or a state dict. None draws random weights from
+        torch's generator.
 
     Returns
     -------
@@ -56,13 +56,15 @@ def load_backbone(name="synth50", weights="pretrained"):
     Raises
     ------
     ValueError
-        Unknown name; weights that are damaged, unsafe, of another architecture or not
-        finite; a bundled file that is missing; a download that fails; a wrong hash.
+        If the name is unknown, the weights are missing, damaged, unsafe, not finite or from
+        another architecture, a download fails, or a hash is wrong.
+    TypeError
+        If `weights` has an unsupported type.
 
     Notes
     -----
-    A backbone of your own, see :func:`register_backbone`, has no weights that "pretrained"
-    could mean: it starts from random ones, and `pretrained` is False.
+    A backbone that you register, see :func:`register_backbone`, has no pre-trained weights:
+    with "pretrained" it starts from random weights, and `pretrained` is False.
 
     Examples
     --------
@@ -81,7 +83,7 @@ def load_backbone(name="synth50", weights="pretrained"):
 
 
 def _resolve_weights(name, weights):
-    """Return (state dict or None, where it comes from)."""
+    """Return the state dict and its source; (None, None) means random weights."""
     if weights is None:
         return None, None
     if isinstance(weights, dict):
@@ -95,7 +97,7 @@ def _resolve_weights(name, weights):
     if weights == "pretrained":
         if name in BUNDLED:
             return _read_bundled(name)
-        # A backbone that users register has none.
+        # A backbone registered by a user has no pre-trained weights.
         return _download(entries["IMAGENET1K_V1"]) if entries else (None, None)
     if isinstance(weights, str) and weights in entries:
         return _download(entries[weights])
@@ -109,7 +111,7 @@ def _resolve_weights(name, weights):
 
 
 def _read_bundled(name):
-    """Read the weights that come with the package; their hash is checked at every load."""
+    """Read the bundled weights after checking their hash."""
     file, expected = BUNDLED[name]
     path = PRETRAINED / file
     cure = "Reinstall sklearn_rrr; weights=None starts from random weights."
@@ -122,23 +124,23 @@ def _read_bundled(name):
     if digest != expected:
         raise ValueError(
             f"The bundled weights {path} have the SHA-256 {digest}, not {expected}: the file is "
-            f"damaged or of another version, and was not used. {cure}"
+            f"damaged or from another version, and was not used. {cure}"
         )
     return read_weights(path), str(path)
 
 
 def _torchvision_weights(name):
-    """Return {entry name: url} of torchvision's weights for a backbone."""
+    """Return a dict from the names of torchvision's weights for a backbone to URLs."""
     if name not in TORCHVISION:
         return {}
     return {w.name: w.url for w in torchvision.models.get_model_weights(name)}
 
 
 def _download(url):
-    """Fetch a checkpoint once and check its hash at every load.
+    """Download a checkpoint once and check its hash at every load.
 
-    torchvision publishes the first eight digits of the SHA-256 in the file's name. Those
-    are checked always; the full digest is pinned beside the file at its first use.
+    torchvision's file names contain the first eight digits of the SHA-256, which are always
+    checked. The full digest is stored beside the file at its first use and checked later.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     prefix = path.stem.rsplit("-", 1)[-1]
@@ -146,17 +148,17 @@ def _download(url):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
-        except RuntimeError as error:  # torch's word for a wrong hash
+        except RuntimeError as error:  # torch raises it for a wrong hash
             raise ValueError(
-                f"The download of {url} is damaged ({error}); a proxy may have answered in "
-                f"its place. Nothing was kept. Fetch the file by other means and save it as "
-                f"{path}, or give its path as `weights`."
+                f"The download of {url} is damaged ({error}); a proxy may have sent another "
+                f"file. Nothing was saved. Download the file by other means and save it as "
+                f"{path}, or pass its path as `weights`."
             ) from error
         except (OSError, HTTPException) as error:
             raise ValueError(
                 f"The weights {path.name} are not cached and could not be downloaded from "
-                f"{url} ({error}). Either fetch the file on a machine that is online and "
-                f"save it as {path}, or give its path as `weights`; "
+                f"{url} ({error}). Either download the file on a machine that is online and "
+                f"save it as {path}, or pass its path as `weights`; "
                 f"weights=None starts from random weights."
             ) from error
     _verify_hash(path, prefix)
@@ -170,7 +172,7 @@ def _verify_hash(path, prefix):
         if not digest.startswith(expected):
             raise ValueError(
                 f"The cached weights {path} have the SHA-256 {digest}, which should begin with "
-                f"{expected}: the file is truncated or not what it claims to be, and was not "
+                f"{expected}: the file is truncated or not the published one, and was not "
                 "used. Delete it to download it again."
             )
     if not pin.exists():
@@ -187,12 +189,12 @@ def _sha256(path):
 
 
 def read_weights(path):
-    """Read a state dict from a file without executing anything in it.
+    """Read a state dict from a file without executing code in it.
 
     Parameters
     ----------
     path : str or path
-        A ``.safetensors`` file, or a ``.pth`` / ``.pt`` file of tensors only.
+        A ``.safetensors`` file, or a ``.pth`` or ``.pt`` file with only tensors.
 
     Returns
     -------
@@ -201,17 +203,17 @@ def read_weights(path):
     Raises
     ------
     ValueError
-        If the file is missing, damaged, unsafe or holds no state dict.
+        If the file is missing, damaged, unsafe or contains no state dict.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"`weights` names {str(path)!r}, which is no file.")
+        raise ValueError(f"`weights` names {str(path)!r}, which is not a file.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no valid safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a valid safetensors file: {error}") from error
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is not a plain file of tensors, and loading it could "
@@ -223,35 +225,35 @@ def read_weights(path):
             f"{path} could not be read as weights: {type(error).__name__} {error}"
         ) from error
     if not isinstance(state, dict):
-        raise ValueError(f"{path} must hold a state dict; it holds a {type(state).__name__}.")
+        raise ValueError(f"{path} must contain a state dict; it contains a {type(state).__name__}.")
     return state
 
 
 def check_state(state, expected, source, target, free=()):
-    """Check that a state dict fits another one, which belongs to `target`.
+    """Check that a state dict fits `target`, whose state dict is `expected`.
 
     Parameters
     ----------
     state, expected : dict of str to torch.Tensor
     source, target : str
-        What they are, for messages.
-    free : tuple of str
-        Beginnings of the keys whose number of rows may differ.
+        Names of `state` and `expected` in messages.
+    free : tuple of str, default=()
+        Prefixes of the keys whose number of rows may differ.
 
     Raises
     ------
     ValueError
-        Naming the first key that is missing, unknown, of another shape or not finite.
+        If a key is missing, unexpected, of another shape or not finite; names the first one.
     """
     if any(not isinstance(value, torch.Tensor) for value in state.values()):
         key = next(k for k, v in state.items() if not isinstance(v, torch.Tensor))
-        raise ValueError(f"{source} is no state dict: {key!r} is a {type(state[key]).__name__}.")
+        raise ValueError(f"{source} is not a state dict: {key!r} is a {type(state[key]).__name__}.")
     for key in expected:
         if key not in state and not _is_counter(key):
             raise ValueError(f"{source} does not fit {target!r}: {key!r} is missing.")
     for key in state:
         if key not in expected:
-            raise ValueError(f"{source} does not fit {target!r}: {key!r} is not in it.")
+            raise ValueError(f"{source} does not fit {target!r}: {key!r} is unexpected.")
     for key, value in expected.items():
         if _is_counter(key):
             continue
@@ -262,16 +264,16 @@ def check_state(state, expected, source, target, free=()):
                 f"{tuple(state[key].shape)}, not {tuple(value.shape)}."
             )
         if not torch.isfinite(state[key]).all():
-            raise ValueError(f"{source} holds NaN or infinite values in {key!r}.")
+            raise ValueError(f"{source} contains NaN or infinite values in {key!r}.")
 
 
 def _is_counter(key):
-    """Older files lack the counters of the norms; they do not enter any result."""
+    """Tell whether a key is a norm's counter; older files lack them, and they have no effect."""
     return key.endswith("num_batches_tracked")
 
 
 def _load_strictly(backbone, state, source):
-    """Put `state` into a backbone on the meta device; any number of classes is fine."""
+    """Load `state`, with any number of classes, into a backbone on the meta device."""
     expected = backbone.state_dict()
     check_state(state, expected, source, backbone.name, free=("fc.",))
     n_classes = len(state["fc.bias"])

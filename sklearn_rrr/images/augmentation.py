@@ -1,13 +1,13 @@
-"""The paper's random transformations, on whole batches, with parameters for each image.
+"""The paper's random transformations, applied to batches with separate parameters per image.
 
 RRR-Net (arXiv:2310.01157), appendix C: two transformations are drawn uniformly with
 replacement for every image and applied in sequence. Images are (B, 3, H, W) float32 in
-[0, 1]. Transformations of one kind run together: the four geometric ones are affine maps
-of the plane, the first three colour ones affine maps of the channels. Geometric ones that follow
-each other are one map, so that pixels are interpolated once.
+[0, 1]. The four geometric transformations are affine maps of the plane and run together; so
+do the three colour transformations, affine maps of the channels. Consecutive geometric
+transformations are merged into one map, so that pixels are interpolated only once.
 
-Strengths: shear ±10°, shift ±10 %, RGB shift ±15/255 as published; rotation ±15°, scale
-±10 %, brightness and contrast ±20 %, and the others as noted are ours.
+Published strengths: shear ±10°, translation ±10 %, RGB shift ±15/255. Our choices: rotation
+±15°, scaling ±10 %, brightness and contrast ±20 %, and those noted in the functions below.
 """
 
 import math
@@ -41,7 +41,7 @@ class PaperAugmentation:
     n_draws : int, default=2
         Transformations per image.
     transformations : tuple of str, default=TRANSFORMATIONS
-        What is drawn from.
+        Names to draw from.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class PaperAugmentation:
     transformations: tuple = TRANSFORMATIONS
 
     def __call__(self, images, generator):
-        """Transform (B, 3, H, W) in [0, 1]; the generator lives on the images' device."""
+        """Transform (B, 3, H, W) in [0, 1]; the generator must be on the images' device."""
         draws = [
             [
                 self.transformations[k]
@@ -68,7 +68,7 @@ class PaperAugmentation:
 
 @dataclass(frozen=True)
 class PerImage:
-    """A user's transformation of one image (3, H, W), applied to each of a batch."""
+    """Apply a user's transformation of one image (3, H, W) to each image of a batch."""
 
     function: Callable
 
@@ -82,20 +82,20 @@ class PerImage:
             got = f"{type(result).__name__} of {getattr(result, 'dtype', 'no dtype')}"
             got += f" and shape {tuple(getattr(result, 'shape', ()))}"
             raise ValueError(
-                "`augmentation` must return a float tensor of the shape it was given, "
+                "`augmentation` must return a float tensor with the shape of its input, "
                 f"{tuple(image.shape)}; got {got}."
             )
         return result.to(image.dtype)
 
 
 def transform(images, draws, generator):
-    """Apply to each image (B, 3, H, W), in sequence, what each draw names for it.
+    """Apply `draws` in sequence to images (B, 3, H, W).
 
-    A draw is a list of B names.
+    A draw is a list of B names, one transformation per image.
     """
     images = images.clone()
     maps = torch.eye(3, device=images.device).repeat(len(images), 1, 1)
-    waiting = set()  # images with a map that has not been applied
+    waiting = set()  # images whose map is not yet applied
     for names in draws:
         if due := [i for i in sorted(waiting) if names[i] not in GEOMETRIC]:
             images[due] = _warp(images[due], maps[due])
@@ -121,18 +121,18 @@ def _randint(high, x, generator):
 
 
 def _uniform(x, low, high, generator, channels=1):
-    """Draw one number per image (and channel): (B, channels, 1, 1)."""
+    """Draw one number per image and channel: (B, channels, 1, 1)."""
     shape = (len(x), channels, 1, 1)
     return torch.rand(shape, generator=generator, device=x.device) * (high - low) + low
 
 
 def _rows(names, group, device):
-    """Return, for each transformation of a group, which images it is for: masks (B,)."""
+    """Return one mask (B,) per transformation of a group: the images that drew it."""
     return [torch.tensor([name == one for name in names], device=device) for one in group]
 
 
 def _geometric(x, names, generator):
-    """Draw affine maps of the plane, (B, 3, 3), from where a pixel goes to where it was."""
+    """Draw affine maps of the plane, (B, 3, 3), from output to input positions."""
     unit = _uniform(x, -1, 1, generator, channels=2)[..., 0, 0]  # (B, 2) in [-1, 1]
     maps = torch.eye(3, device=x.device).repeat(len(x), 1, 1)
     rotated, moved, scaled, sheared = _rows(names, GEOMETRIC, x.device)
@@ -165,19 +165,19 @@ def _colour(x, names, generator):
 
 
 def _sharpening(x, generator):
-    """Unsharp mask of a 3 x 3 box, amount 0.2 to 1."""
+    """Unsharp masking with a 3 x 3 box blur, amount 0.2 to 1."""
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return (x + _uniform(x, 0.2, 1, generator) * (x - blurred)).clamp(0, 1)
 
 
 def _gaussian_noise(x, generator):
-    """Standard deviation 0.01 to 0.05."""
+    """Add noise with a standard deviation of 0.01 to 0.05."""
     noise = torch.randn(x.shape, generator=generator, device=x.device)
     return (x + noise * _uniform(x, 0.01, 0.05, generator)).clamp(0, 1)
 
 
 def _motion_blur(x, generator):
-    """A line of 3 to 7 pixels in any direction."""
+    """Blur along a line of 3 to 7 pixels in a random direction."""
     angle = _uniform(x, 0, math.pi, generator)[..., 0]
     radius = _uniform(x, 1, 3, generator)[..., 0]
     axis = torch.arange(-3.0, 4.0, device=x.device)
@@ -217,7 +217,7 @@ _TO_YCBCR = [
 
 
 def _jpeg_compression(x, generator):
-    """The loss of JPEG without chroma subsampling, quality 30 to 95."""
+    """Simulate JPEG without chroma subsampling, quality 30 to 95."""
     quality = _uniform(x, 30, 95, generator)[..., None, None]  # (B, 1, 1, 1, 1, 1)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
     tables = torch.tensor([_LUMINANCE, _CHROMINANCE, _CHROMINANCE], device=x.device)
@@ -245,7 +245,7 @@ def _dct_matrix(device):
 
 
 def _posterisation(x, generator):
-    """Keep 4 to 6 of 8 bits."""
+    """Reduce 8 bits to 4 to 6."""
     step = 2.0 ** (4 - _uniform(x, 0, 3, generator).floor())  # 16, 8 or 4 levels of 256
     return (x * 255 / step).floor() * step / 255
 
@@ -255,7 +255,7 @@ def _equalisation(x, generator):
 
 
 def _solarisation(x, generator):
-    """Invert what is brighter than a threshold of 0.5 to 1."""
+    """Invert values at or above a threshold of 0.5 to 1."""
     return torch.where(x >= _uniform(x, 0.5, 1, generator), 1 - x, x)
 
 

@@ -1,6 +1,6 @@
-"""One picture, from a file or in memory, to RGB pixels; whatever is wrong is said.
+"""Decode one image, from a file or in memory, to RGB pixels.
 
-A decoded picture is an array (h, w, 3) of uint8, or of float32 in [0, 1].
+A decoded image is an array (h, w, 3) of uint8, or of float32 in [0, 1].
 """
 
 import os
@@ -12,19 +12,19 @@ from PIL import Image, ImageOps
 
 from sklearn_rrr.images.brightness import full_scale
 
-# What people keep photographs and scans in. Pillow reads more (EPS starts Ghostscript).
+# Formats of photographs and scans. Pillow reads more, but EPS, for one, starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 EXTENSIONS = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp",
     ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm",
 ))  # fmt: skip
 MAX_IMAGE_PIXELS = 64_000_000
-# What Pillow's plugins raise on damaged input.
+# Exceptions that Pillow's plugins raise on damaged input.
 DAMAGE = (OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
 
 
 class BadImages(ValueError):
-    """Images that cannot be used: a list of (index, reason)."""
+    """Error that lists unusable images as (index, reason)."""
 
     def __init__(self, bad, n_images=None, hint=""):
         self.bad, self.n_images, self.hint = bad, n_images, hint
@@ -32,28 +32,28 @@ class BadImages(ValueError):
         lines = "\n  ".join(reason for _, reason in bad)
         super().__init__(f"{len(bad)}{of} image(s) cannot be used:\n  {lines}{hint}")
 
-    def __reduce__(self):  # workers of a grid search send it home
+    def __reduce__(self):  # grid search workers pickle this error
         return type(self), (self.bad, self.n_images, self.hint)
 
 
 def decode_file(path, max_pixels=MAX_IMAGE_PIXELS):
-    """Decode a file: upright, first frame, gray repeated, alpha on white.
+    """Decode the first frame of a file to upright RGB, with alpha on white.
 
     Returns
     -------
     pixels : ndarray of shape (h, w, 3)
     animated : bool
-        Whether there are more frames.
+        Whether the file has more frames.
 
     Raises
     ------
     ValueError
-        Says what is wrong with the file, and names it.
+        If the file cannot be decoded; the message gives its path and the reason.
     """
     path = os.fsdecode(path)
     try:
         if not os.path.isfile(path) and os.path.exists(path):
-            raise ValueError("is a directory or device; load_image_folder reads a folder")
+            raise ValueError("is a directory or device; use load_image_folder for a folder")
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ValueError(_too_large(image.width * image.height, max_pixels))
@@ -63,7 +63,7 @@ def decode_file(path, max_pixels=MAX_IMAGE_PIXELS):
 
 
 def _reason(error, path, max_pixels):
-    """Say what is wrong with a file that could not be decoded."""
+    """Return the reason why a file could not be decoded."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, PermissionError):
@@ -73,7 +73,7 @@ def _reason(error, path, max_pixels):
     if isinstance(error, Image.UnidentifiedImageError):
         if os.path.exists(path) and os.path.getsize(path) == 0:
             return "is empty"
-        return f"is no image of a known format ({', '.join(FORMATS)}); convert it"
+        return f"is not an image of a known format ({', '.join(FORMATS)}); convert it"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read ({error.strerror})"
     return str(error) if isinstance(error, ValueError) else f"is damaged ({error})"
@@ -81,29 +81,29 @@ def _reason(error, path, max_pixels):
 
 def _too_large(n_pixels, limit):
     return (
-        f"has {n_pixels} pixels, over the limit `max_image_pixels`={limit}; such a file may be "
-        "an attack on memory. Raise the limit if you trust it; Pillow's own, 178956970, comes "
-        "from PIL.Image.MAX_IMAGE_PIXELS"
+        f"has {n_pixels} pixels, more than `max_image_pixels`={limit}; decoding it could exhaust "
+        "memory. Raise the limit if you trust the file; Pillow's own limit, 178956970, is twice "
+        "PIL.Image.MAX_IMAGE_PIXELS"
     )
 
 
 def is_animated(image):
-    """Tell whether a PIL image has frames that are left out.
+    """Tell whether a PIL image has frames that are ignored.
 
-    The second picture of an MPO file, as telephones write them, is the first one once more.
+    MPO files, as phones write them, do not count: their second frame repeats the first.
     """
     return image.format != "MPO" and getattr(image, "is_animated", False)
 
 
 def decode_pil(image):
-    """Turn a PIL image into pixels (h, w, 3), whatever its mode.
+    """Convert a PIL image of any supported mode to pixels (h, w, 3).
 
     Raises
     ------
     ValueError
-        If the mode has no sure way to RGB, or float values lie outside [0, 1] and [0, 255].
+        If the mode cannot be converted to RGB, or 32-bit values are invalid or ambiguous.
     """
-    # A palette image looks up its colours; it must not be turned as numbers.
+    # Apply the EXIF orientation first; palettes are converted below, never read as gray.
     image = ImageOps.exif_transpose(image)
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         return _deep_gray(np.asarray(image), image.mode)
@@ -116,7 +116,7 @@ def decode_pil(image):
     elif image.mode in ("1", "CMYK", "YCbCr", "HSV", "RGBX"):
         image = image.convert("RGB")
     elif image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise ValueError(f"the colour mode {image.mode!r} cannot be turned into RGB")
+        raise ValueError(f"the colour mode {image.mode!r} cannot be converted to RGB")
     if image.mode in ("L", "RGB") and "transparency" in image.info:
         image = image.convert("RGBA")
     pixels = np.asarray(image)
@@ -130,14 +130,14 @@ def _deep_gray(values, mode):
     if mode == "F":
         scale = full_scale(values, "the float image", scales=(1, 255))
     elif mode == "I" and 0 < values.max() <= 255:
-        raise ValueError("32-bit values up to 255 could be 8 or 16 bits; convert it to either")
+        raise ValueError("32-bit values up to 255 could be 8 or 16 bits; convert them to either")
     elif values.min() < 0 or values.max() > scale:
-        raise ValueError("32-bit values outside the 16-bit range [0, 65535]; convert it")
+        raise ValueError("32-bit values outside the 16-bit range [0, 65535]; convert them")
     return to_rgb((values / scale).astype(np.float32)[..., None])
 
 
 def to_rgb(pixels):
-    """(…, h, w, 1, 3 or 4) uint8 or unit float -> (…, h, w, 3): gray repeated, alpha on white."""
+    """Convert uint8 or [0, 1] floats (…, h, w, 1, 3 or 4) to RGB, blending alpha with white."""
     channels = pixels.shape[-1]
     if channels == 1:
         return np.repeat(pixels, 3, axis=-1)

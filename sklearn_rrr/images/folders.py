@@ -1,4 +1,4 @@
-"""Folders with one sub-folder per class."""
+"""Image folders with one sub-folder per class."""
 
 import os
 import warnings
@@ -13,12 +13,12 @@ from sklearn_rrr.images.decoding import EXTENSIONS
 def load_image_folder(path):
     """List the images of a folder with one sub-folder per class.
 
-    Nothing is decoded: the paths go to an estimator as they are.
+    Images are not decoded: pass the paths to an estimator.
 
     Parameters
     ----------
     path : str or path
-        Folder whose sub-folders are the classes. Images may lie deeper.
+        Folder whose sub-folders are the classes. They may contain nested folders.
 
     Returns
     -------
@@ -29,14 +29,14 @@ def load_image_folder(path):
     Raises
     ------
     ValueError
-        If the folder is missing or may not be read, has no sub-folder, or a class has no
-        image.
+        If the folder is missing, unreadable or has no sub-folder, or if a class has no
+        images.
 
     Warns
     -----
     UserWarning
-        If files were left out that are no images, by their extension, or lie beside the
-        class folders. Hidden files and links back to a folder above are left out silently.
+        If files are skipped because they lack an image extension or lie outside the class
+        folders. Hidden files and links to a parent folder are skipped silently.
 
     Examples
     --------
@@ -69,14 +69,14 @@ def load_image_folder(path):
         found = sorted(_walk(folder, root, others))
         if not found:
             raise ValueError(
-                f"The class folder {str(folder)!r} holds no image. Add some, or remove it."
+                f"The class folder {str(folder)!r} contains no images. Add some or remove it."
             )
         paths += found
         target += [label] * len(found)
     if others:
         warnings.warn(
-            f"{len(others)} file(s) were left out, as they have no image's extension or no "
-            f"class folder, such as {others[0]}.",
+            f"{len(others)} file(s) were skipped, such as {others[0]}: they lack an image "
+            "extension or lie outside the class folders.",
             stacklevel=2,
         )
     return Bunch(
@@ -98,12 +98,12 @@ def _is_hidden(name):
 
 
 def _leads_up(folder, root):
-    """Tell whether a folder is a link to the root or above: its images are no class."""
+    """Tell whether a folder is a link to the root or its parents, and so not a class."""
     return Path(os.path.realpath(root)).is_relative_to(os.path.realpath(folder))
 
 
 def _walk(folder, root, others):
-    """Yield the images below a folder; links are followed, but no place is read twice."""
+    """Yield the images below a folder, following links but visiting each folder once."""
     seen = set()
     for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         place = os.path.realpath(parent)

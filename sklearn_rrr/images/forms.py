@@ -1,4 +1,4 @@
-"""Which form X has: rows, one array, or images one by one."""
+"""Classify X: rows, one array, or a sequence of images."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -21,17 +21,17 @@ FORMS = (
 def sort_input(X):
     """Return ("rows", X), ("array", ndarray) or ("items", sequence of images).
 
-    Rows are left as they are, for scikit-learn's own validation.
+    Rows are returned unchanged; scikit-learn validates them later.
     """
     if isinstance(X, (str, bytes, os.PathLike, Image.Image)):
         raise TypeError(
             f"X must hold a batch of images; got one {type(X).__name__}. {ADD_AXIS} "
-            "load_image_folder lists the images of a folder."
+            "Use load_image_folder to list the images of a folder."
         )
     if isinstance(X, Dataset) and hasattr(X, "__len__"):
         return "items", DatasetImages(X)
     if np.ma.is_masked(X):
-        raise ValueError("X has masked values, and a picture has none; fill them: X.filled(0).")
+        raise ValueError("X has masked values, which images cannot have; fill them: X.filled(0).")
     if sparse.issparse(X):
         return "rows", X
     if isinstance(X, torch.Tensor):
@@ -39,7 +39,7 @@ def sort_input(X):
     elif isinstance(X, Sequence):  # a tuple, deque …
         X = list(X)
     elif isinstance(X, (Iterable, Dataset)) and not hasattr(X, "__array__"):
-        raise TypeError(f"{FORMS}; got a {type(X).__name__}. Pass list(X), or a loader's Dataset.")
+        raise TypeError(f"{FORMS}; got a {type(X).__name__}. Pass list(X) or a loader's Dataset.")
     if (items := _as_items(X)) is not None:
         return "items", items
     array = _as_array(X)
@@ -56,19 +56,19 @@ def sort_input(X):
 
 
 def _refuse_paths_in_columns(X):
-    """Raise if one of several columns of a frame holds images or their paths."""
+    """Raise if one of several columns of a frame contains images or paths."""
     if not (hasattr(X, "iloc") and hasattr(X, "columns") and len(X)):
         return
     for name, value in X.iloc[0].items():
         if _is_image(value):
             raise ValueError(
-                f"X has {X.shape[1]} columns, of which {name!r} holds images or their paths; pass "
-                f"that one alone: X[{name!r}]."
+                f"X has {X.shape[1]} columns, and {name!r} contains images or paths; pass that "
+                f"column alone: X[{name!r}]."
             )
 
 
 def _as_items(X):
-    """Return a list if X holds images one by one, in a sequence or a column; else None."""
+    """Return a list if X is a sequence or column of images; else None."""
     if not isinstance(X, list):
         shape = getattr(X, "shape", ())
         if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
@@ -86,12 +86,12 @@ def _as_items(X):
     if isinstance(first, (list, tuple)):
         return _as_mixed_arrays(items)
     if not (hasattr(first, "__float__") or hasattr(first, "__array__")):
-        raise TypeError(f"{FORMS}; got items of the type {type(first).__name__}.")
+        raise TypeError(f"{FORMS}; got items of type {type(first).__name__}.")
     return None
 
 
 def _as_mixed_arrays(items):
-    """Return the arrays that nested lists hold, if they are images of mixed sizes; else None."""
+    """Return arrays if `items` are nested lists of images of mixed sizes; else None."""
     if _as_array(items) is not None:
         return None
     arrays = [_as_array(item) for item in items]
@@ -101,9 +101,9 @@ def _as_mixed_arrays(items):
 def _as_array(X):
     try:
         array = np.asarray(X)
-        # An object array of numbers comes from a list that was of mixed sizes once.
+        # Slicing a list of mixed sizes may leave an object array of equal sizes.
         return np.array(array.tolist()) if array.dtype == object and array.ndim > 2 else array
-    except ValueError:  # ragged: scikit-learn says so better
+    except ValueError:  # ragged: scikit-learn raises a clearer error
         return None
 
 
@@ -120,8 +120,9 @@ def _is_image(item):
 def split_item(item, from_dataset):
     """Split an item of a Dataset into (image,) or (image, label, …).
 
-    A search splits a Dataset into lists of its items. A tuple in a list may also be an image, as
-    nested numbers; it is an item only if it has two parts, and only the first is an image.
+    A search splits a Dataset into lists of its items. In a list, a tuple may also be an image
+    given as nested numbers, so it is split only if it has two parts and only the first is an
+    image.
     """
     if from_dataset:
         return item if isinstance(item, (tuple, list)) else (item,)
@@ -133,12 +134,12 @@ def split_item(item, from_dataset):
 
 
 def find_labels(X, y, name):
-    """Return y, or the labels that X holds if it is a Dataset; `name` is the estimator's.
+    """Return y, or the labels of the Dataset X; `name` is the estimator's, for errors.
 
     Raises
     ------
     ValueError
-        If there are no labels, or a Dataset cannot give an item.
+        If there are no labels, or the Dataset fails to return an item.
     """
     if y is None and isinstance(X, Dataset):
         y = DatasetImages(X).labels()
@@ -148,7 +149,7 @@ def find_labels(X, y, name):
 
 
 def as_numpy(item):
-    """Turn a tensor, on any device, or array-like into an array."""
+    """Convert an array-like, or a tensor on any device, to an array."""
     if isinstance(item, torch.Tensor):
         item = item.detach().cpu()
         item = (item.float() if item.is_floating_point() else item).numpy()
@@ -156,7 +157,7 @@ def as_numpy(item):
 
 
 class DatasetImages:
-    """The images of a torch Dataset whose items are images or (image, label)."""
+    """Images of a torch Dataset whose items are images or (image, label)."""
 
     def __init__(self, dataset):
         self.dataset = dataset
@@ -171,19 +172,19 @@ class DatasetImages:
         return DatasetImages(Subset(self.dataset, list(map(int, indices))))
 
     def labels(self):
-        """Return the labels that the dataset holds, or None.
+        """Return the labels of the dataset, or None if its items have none.
 
         Raises
         ------
         BadImages
-            Listing every item that the dataset cannot give.
+            If the dataset fails to return some items; lists them all.
         """
         labels, bad = [], []
         for i in range(len(self)):
             try:
                 item = self._read(i)
             except ValueError as error:
-                bad.append((i, f"image {i}: {error}; pass y to fit without it"))
+                bad.append((i, f"image {i}: {error}; pass y so that `on_bad_file` can skip it"))
                 continue
             if len(item) < 2:
                 return None
@@ -196,6 +197,6 @@ class DatasetImages:
         """Return (image,) or (image, label, …)."""
         try:
             item = self.dataset[i]
-        except Exception as error:  # it is the user's code
+        except Exception as error:  # user code may raise anything
             raise ValueError(f"the Dataset raised {type(error).__name__}: {error}") from error
         return split_item(item, from_dataset=True)

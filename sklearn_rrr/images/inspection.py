@@ -1,4 +1,4 @@
-"""One pass over all images before epoch 1: bad files, doubtful labels, a bounded cache."""
+"""Inspect all images before training: bad files, conflicting labels, a bounded cache."""
 
 import hashlib
 import warnings
@@ -16,7 +16,7 @@ CHUNK = 256
 
 @dataclass
 class Inspection:
-    """What one pass over the images found: good ones, the resized images if they are few."""
+    """Source of the usable images, their original positions, and the skipped images."""
 
     source: object
     kept: np.ndarray
@@ -24,25 +24,26 @@ class Inspection:
 
 
 def inspect_images(source, labels, image_size, on_bad_file="raise"):
-    """Decode every image once: find the bad ones and doubtful labels, keep what fits.
+    """Decode all images to find bad ones and conflicting labels, and cache a small set.
 
     Parameters
     ----------
     source : ArrayImages or ItemImages
     labels : ndarray of shape (n,)
-        Encoded labels, to find one image under two of them.
+        Encoded labels, to find equal images with different labels.
     image_size : int
-    on_bad_file : {"raise", "skip"}
+        Height and width in pixels.
+    on_bad_file : {"raise", "skip"}, default="raise"
 
     Returns
     -------
     inspection : Inspection
-        Its source holds the resized images where they fit into CACHE_BYTES.
+        Its source contains the resized images if they fit into CACHE_BYTES.
 
     Raises
     ------
     BadImages
-        Listing every image that cannot be used.
+        If some images cannot be used; lists them all.
     """
     n, bad, seen, twice = len(source), [], {}, 0
     cached = [] if n * 3 * image_size**2 <= CACHE_BYTES else None
@@ -65,13 +66,13 @@ def inspect_images(source, labels, image_size, on_bad_file="raise"):
             digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
             twice += seen.setdefault(digest, label) != label
     if bad and on_bad_file == "raise":
-        hint = "\nMend or remove them; on_bad_file='skip' leaves them out of fit."
+        hint = "\nRepair or remove them, or use on_bad_file='skip' to leave them out of fit."
         raise BadImages(bad, n, hint)
     if bad:
         return _skip(source, labels, image_size, bad)
     if twice:
         warnings.warn(
-            f"{twice} image(s) occur again under another label; look for wrong labels.",
+            f"{twice} image(s) repeat an earlier image with another label; check the labels.",
             stacklevel=2,
         )
     if cached is not None:
@@ -98,7 +99,7 @@ def _join(chunks):
 
 
 class TensorImages:
-    """Images that are resized already, (n, 3, S, S); a selection shares their memory."""
+    """Source of images already resized to (n, 3, S, S); selections share their memory."""
 
     def __init__(self, images, numbers=None):
         self.images = images
@@ -111,5 +112,5 @@ class TensorImages:
         return TensorImages(self.images, self.numbers[torch.as_tensor(indices)])
 
     def load(self, indices, image_size):
-        """Return the images at `indices`, which were resized to `image_size` before."""
+        """Return the images at `indices`, already resized to `image_size`."""
         return self.images[self.numbers[torch.as_tensor(indices)]]

@@ -1,4 +1,4 @@
-"""Labels and weights: checked, encoded, split."""
+"""Check, encode and split labels and weights."""
 
 import warnings
 
@@ -12,24 +12,25 @@ from sklearn_rrr._validation import check_choice, check_real
 
 
 def encode_labels(y, classes=None):
-    """Turn labels into 0 … K - 1.
+    """Encode labels as 0 … K - 1.
 
     Parameters
     ----------
     y : array-like of shape (n,)
-    classes : array-like or None
-        All labels that may occur; None takes those of `y`.
+    classes : array-like or None, default=None
+        All possible labels; None uses the labels in `y`.
 
     Returns
     -------
     classes : ndarray of shape (K,)
-        Sorted.
+        Sorted labels.
     labels : ndarray of shape (n,)
+        Indices into `classes`.
 
     Raises
     ------
     ValueError
-        For missing labels, continuous ones, and those that are not in `classes`.
+        If labels are missing, continuous or not in `classes`.
     """
     y = column_or_1d(y, warn=True)
     if y.dtype.kind in "fc":
@@ -43,19 +44,19 @@ def encode_labels(y, classes=None):
     labels = np.searchsorted(classes, y).clip(max=len(classes) - 1)
     if len(unknown := np.unique(y[classes[labels] != y])):
         raise ValueError(
-            f"y holds the labels {unknown.tolist()}, which are not in `classes` {classes.tolist()}."
+            f"y has the labels {unknown.tolist()}, which are not in `classes` {classes.tolist()}."
         )
     return classes, labels
 
 
 def weigh_images(classes, labels, sample_weight=None, class_weight=None):
-    """Return the weight of each image, (n,): of the sample times that of its class.
+    """Return the weight of each image, (n,): sample weight times class weight.
 
     Raises
     ------
     ValueError, TypeError
-        For weights that are negative, not finite, of another length, or zero for all
-        images, and for a class without a weight.
+        If weights are negative, not finite, of the wrong length or type, or all zero, or if
+        a class has no weight.
     """
     weights = np.ones(len(labels))
     if sample_weight is not None:
@@ -74,30 +75,31 @@ def weigh_images(classes, labels, sample_weight=None, class_weight=None):
     if class_weight is not None:
         weights = weights * _class_weights(classes, labels, class_weight)
     if not weights.any():
-        raise ValueError("The weights of the images are zero for all of them; weigh one at least.")
+        raise ValueError("All images have zero weight; give at least one a positive weight.")
     return weights
 
 
 def _class_weights(classes, labels, class_weight):
     if isinstance(class_weight, str):
-        check_choice("class_weight", class_weight, ("balanced",), "Or give a dict, or None.")
+        check_choice("class_weight", class_weight, ("balanced",), "Or use a dict or None.")
         return compute_sample_weight("balanced", classes[labels])
     if not isinstance(class_weight, dict):
         raise TypeError(f'`class_weight` must be "balanced", a dict or None; got {class_weight!r}.')
     if missing := [c for c in classes.tolist() if c not in class_weight]:
-        raise ValueError(f"`class_weight` lacks the classes {missing}; give each a weight.")
+        raise ValueError(f"`class_weight` lacks the classes {missing}; give each class a weight.")
     factors = [check_real(f"class_weight[{c!r}]", class_weight[c], 0) for c in classes.tolist()]
     return np.array(factors)[labels]
 
 
 def hold_out(labels, fraction, seed):
-    """Split 0 … n - 1 into training and validation, stratified where the classes allow it.
+    """Split 0 … n - 1 into training and validation, stratified if class sizes allow.
 
     Parameters
     ----------
     labels : ndarray of shape (n,)
+        Encoded labels.
     fraction : float
-        Share of the validation, rounded up to whole images.
+        Fraction of images for validation; the number of images is rounded up.
     seed : int
 
     Returns
@@ -108,21 +110,21 @@ def hold_out(labels, fraction, seed):
     Raises
     ------
     ValueError
-        If nothing would be left to train on.
+        If no images would be left for training.
     """
     n_valid = int(np.ceil(fraction * len(labels)))
     if n_valid >= len(labels):
         raise ValueError(
-            f"`validation_fraction`={fraction:g} leaves none of {len(labels)} sample(s) to train "
-            "on; use a smaller one, or None."
+            f"`validation_fraction`={fraction:g} leaves none of {len(labels)} sample(s) for "
+            "training; use a smaller fraction or None."
         )
     counts = np.bincount(labels)
     n_classes = np.count_nonzero(counts)
     stratify = labels
     if counts[counts > 0].min() < 2 or min(n_valid, len(labels) - n_valid) < n_classes:
         warnings.warn(
-            f"The validation split is not stratified: {n_valid} of {len(labels)} images, with "
-            f"{counts[counts > 0].min()} in the smallest of {n_classes} classes, do not allow it.",
+            f"The validation split is not stratified: it takes {n_valid} of {len(labels)} images, "
+            f"and the smallest of {n_classes} classes has only {counts[counts > 0].min()}.",
             stacklevel=2,
         )
         stratify = None

@@ -1,23 +1,23 @@
-"""What the axes of an array mean: rows, height, width and channels."""
+"""Infer the axes of an array: rows, height, width and channels."""
 
 import math
 import warnings
 
 import numpy as np
 
-SMALLEST_PICTURE = 8  # pixels; what is smaller is no picture to rotate or equalise
+SMALLEST_PICTURE = 8  # pixels; smaller inputs are not pictures, so not augmented
 ADD_AXIS = (
-    "A single image needs the batch axis: X[np.newaxis] for an array, [image] or [path] else."
+    "A single image needs the batch axis: X[np.newaxis] for an array, else [image] or [path]."
 )
 
 
 def infer_row_shape(n_features, image_shape=None):
-    """Return (h, w) or (h, w, c), and whether channels come first, for rows.
+    """Return the image shape (h, w) or (h, w, c) of rows, and whether channels come first.
 
     Raises
     ------
     ValueError
-        If `image_shape` is malformed or does not hold `n_features` values.
+        If `image_shape` is malformed or does not match `n_features`.
     """
     if image_shape is None:
         for channels in (1, 3):
@@ -25,8 +25,8 @@ def infer_row_shape(n_features, image_shape=None):
             if side * side * channels == n_features:
                 return ((side, side) if channels == 1 else (side, side, 3)), False
         warnings.warn(
-            f"Rows of {n_features} features are no square image, gray or RGB; each is taken as "
-            "an image of 1 x n_features. Give `image_shape`, or (1, -1) if that is right.",
+            f"Rows of {n_features} features do not form a square gray or RGB image; each is read "
+            "as an image of 1 x n_features. Set `image_shape`; (1, -1) confirms this.",
             stacklevel=2,
         )
         return (1, n_features), False
@@ -38,14 +38,14 @@ def infer_row_shape(n_features, image_shape=None):
         and sum(s == -1 for s in shape) <= 1
     ):
         raise ValueError(
-            "`image_shape` must be (h, w) or (h, w, c), at most one of them -1, or None; "
+            "`image_shape` must be (h, w) or (h, w, c), with at most one -1, or None; "
             f"got {image_shape!r}."
         )
     known = math.prod(s for s in shape if s != -1)
     shape = tuple(int(n_features // known if s == -1 else s) for s in shape)
     if math.prod(shape) != n_features:
         raise ValueError(
-            f"`image_shape`={tuple(image_shape)} does not hold rows of {n_features} features."
+            f"`image_shape`={tuple(image_shape)} does not match rows of {n_features} features."
         )
     if len(shape) == 2:
         return shape, False
@@ -56,13 +56,13 @@ def infer_row_shape(n_features, image_shape=None):
 def is_channels_first(shape):
     """Tell whether an image's shape is (c, h, w) rather than (h, w, c).
 
-    Channels are 1, 3 or 4; where both ends could be channels, the reading with a square
-    image wins.
+    There are 1, 3 or 4 channels. If both ends could be channels, the interpretation as a
+    square image wins.
 
     Raises
     ------
     ValueError
-        If neither end can be channels, or both can.
+        If neither end can be channels, or if the position of the channels is ambiguous.
     """
     first, last = shape[0] in (1, 3, 4), shape[2] in (1, 3, 4)
     if first and last and (shape[1] == shape[2]) != (shape[0] == shape[1]):
@@ -81,12 +81,12 @@ def is_channels_first(shape):
 
 
 def array_shape(X, fitted=None):
-    """Return (h, w) or (h, w, c), and whether channels come first, for an array of images.
+    """Return the image shape, (h, w) or (h, w, c), and whether channels come first.
 
     Raises
     ------
     ValueError
-        If X has other axes, or may lack the batch axis that the array at `fit` had.
+        If X has unsupported axes or, compared with `fit`, may lack the batch axis.
     """
     if X.ndim > 4 or 0 in X.shape:
         raise ValueError(
@@ -109,7 +109,7 @@ def array_shape(X, fitted=None):
 
 
 def _is_single(shape, fitted):
-    """Tell whether a 3-D array could be one image, rather than a batch in gray."""
+    """Tell whether a 3-D array could be one image rather than a batch of gray images."""
     if fitted.shape is not None and len(fitted.shape) == 2:
         return shape[2] in (1, 3, 4) and shape[2] != fitted.shape[1]
     return shape[2] in (1, 3, 4) or shape[0] in (3, 4)

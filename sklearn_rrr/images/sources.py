@@ -1,4 +1,4 @@
-"""Sources hold images as they came, and give batches (B, 3, S, S) when asked."""
+"""Sources store images unchanged and return batches (B, 3, S, S) on request."""
 
 import copy
 import math
@@ -31,17 +31,17 @@ from sklearn_rrr.images.layout import (
     is_channels_first,
 )
 
-DEEP = "uint16 pixels are divided by 65535; divide them yourself if white is less."
+DEEP = "uint16 pixels are divided by 65535; if their white level is lower, divide them yourself."
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What `fit` saw, so that `predict` reads its input alike.
+    """Input format seen in `fit`, so that `predict` reads its input in the same way.
 
-    kind is "rows", "array" or "items"; shape is (h, w) or (h, w, c), None where it may
-    vary; channels_first tells a 4-D array's layout; scale is full brightness of numbers
-    whose dtype does not settle it, None if none were seen. Rows that are no pixels have a
-    black, and are mapped to (x - black) / scale.
+    kind is "rows", "array" or "items"; shape is (h, w) or (h, w, c), or None if it may
+    vary; channels_first is True for the layout (c, h, w); scale is the white level of pixels
+    whose dtype does not define it, or None if there were none. For rows that are not
+    pixels, black is a number, and values are mapped to (x - black) / scale.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class ImageFormat:
 
 
 class ArrayImages:
-    """Images in one array; a batch is copied, brought to RGB and resized when asked for."""
+    """Source of images in one array; only requested batches are converted and resized."""
 
     def __init__(self, array, fmt):
         self.array, self.format = array, fmt
@@ -83,12 +83,12 @@ class ArrayImages:
 
 
 class ItemImages:
-    """Images one by one: PIL images, arrays, tensors, paths, or the items of a Dataset."""
+    """Source of separate images: PIL images, arrays, tensors, paths or a Dataset's items."""
 
     def __init__(self, items, fmt, max_pixels=MAX_IMAGE_PIXELS):
         self.items, self.format, self.max_pixels = items, fmt, max_pixels
-        self.numbers = np.arange(len(items))  # in the user's X, for messages
-        self.animated, self.warned = set(), set()  # shared with what is selected
+        self.numbers = np.arange(len(items))  # positions in the user's X, for messages
+        self.animated, self.warned = set(), set()  # shared with selections
 
     def __len__(self):
         return len(self.items)
@@ -99,7 +99,7 @@ class ItemImages:
         Raises
         ------
         BadImages
-            Listing every image of the batch that cannot be used.
+            If some images of the batch cannot be used; lists them all.
         """
 
         def read(i):
@@ -108,9 +108,9 @@ class ItemImages:
             except ValueError as error:
                 return i, str(error)
 
-        # Pillow decodes outside the interpreter's lock; torch's threads are the ones that
-        # joblib limits in its workers. Only files are safe to open in many threads: an image
-        # may be in the list twice, and a Dataset share one file or random numbers.
+        # Pillow releases the GIL while decoding. torch's thread count is used because joblib
+        # limits it in its workers. Only paths are read in parallel: a list may contain the
+        # same image twice, and the items of a Dataset may share a file or a random generator.
         paths = [i for i in map(int, indices) if self._is_path(i)]
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             files = pool.map(read, paths)
@@ -137,11 +137,11 @@ class ItemImages:
         return chosen
 
     def name(self, i):
-        """Return the path or image at i; a Dataset's index, as it may not give the item."""
+        """Return the path or image at i, or its index in a Dataset, whose item may fail."""
         return int(self.numbers[i]) if isinstance(self.items, DatasetImages) else self.items[i]
 
     def _is_path(self, i):
-        # A Dataset is not asked for its item: that takes time, and may draw random numbers.
+        # Items of a Dataset are not loaded here: that is slow and may draw random numbers.
         return isinstance(self.items, list) and isinstance(self.items[i], (str, os.PathLike))
 
     def _decode(self, i):
@@ -154,7 +154,7 @@ class ItemImages:
             else:
                 pixels, animated = self._decode_array(item), False
             if 0 in pixels.shape:
-                raise ValueError(f"has no pixels, shape {pixels.shape}")
+                raise ValueError(f"has no pixels; its shape is {pixels.shape}")
         except (ValueError, *DAMAGE) as error:
             prefix = "" if self._is_path(i) else f"image {self.numbers[i]}: "
             raise ValueError(f"{prefix}{error}") from None
@@ -167,7 +167,7 @@ class ItemImages:
         if item.ndim not in (2, 3) or item.dtype.kind not in "biuf" or item.size == 0:
             raise ValueError(
                 "must be a path, a PIL image or numbers of shape (h, w), (h, w, c) or (c, h, w); "
-                f"got a {kind}, {item.dtype} of shape {item.shape}"
+                f"got a {kind} of dtype {item.dtype} and shape {item.shape}"
             )
         if item.ndim == 2:
             item = item[..., None]
@@ -175,7 +175,7 @@ class ItemImages:
             item = np.moveaxis(item, 0, -1)
         scale = full_scale(item, "it")
         if dtype_scale(item.dtype) is None:
-            # Those of a list have one scale; a Dataset's are not known beforehand.
+            # All arrays of a list share one scale; a Dataset's scale is not known in advance.
             usual = self.format.scale or (1 if item.dtype.kind == "f" else 255)
             if scale > usual:
                 raise ValueError(f"has values in [0, {scale}], expected [0, {usual}]; divide them")
@@ -184,26 +184,26 @@ class ItemImages:
 
 
 def _divide(pixels, scale):
-    """Numbers -> float32 in [0, 1], but integers in [0, 255] -> uint8."""
+    """Convert integers in [0, 255] to uint8 and other pixels to float32 in [0, 1]."""
     if scale == 255 and pixels.dtype.kind in "iu":
         return pixels.astype(np.uint8, copy=False)
     return pixels.astype(np.float32) / np.float32(scale)
 
 
 def make_source(kind, X, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_PIXELS):
-    """Wrap the input that `sort_input` sorted, checked as far as that needs no decoding.
+    """Create a source from the result of `sort_input`, checking it without decoding.
 
     Parameters
     ----------
     kind : {"rows", "array", "items"}
     X : ndarray or sequence
-        Rows are an ndarray of numbers by now.
-    image_shape : tuple of int or None
-        How a row is laid out.
-    fitted : ImageFormat or None
-        The format at `fit`; None in `fit` itself.
-    max_pixels : int
-        Largest number of pixels of a file.
+        Rows must already be an ndarray of numbers.
+    image_shape : tuple of int or None, default=None
+        Layout of a row.
+    fitted : ImageFormat or None, default=None
+        The format seen in `fit`; None during `fit`.
+    max_pixels : int, default=MAX_IMAGE_PIXELS
+        Maximum number of pixels of a file.
 
     Returns
     -------
@@ -221,7 +221,9 @@ def make_source(kind, X, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_
             cure = ADD_AXIS
             if fitted.shape is not None and X.shape[1] == math.prod(fitted.shape):
                 cure = "Reshape the rows to images."
-            raise ValueError(f"X is 2-D, {X.shape}, but the estimator was fitted on images. {cure}")
+            raise ValueError(
+                f"X is 2-D, with shape {X.shape}, but the estimator was fitted on images. {cure}"
+            )
         else:
             shape, first = infer_row_shape(X.shape[1], image_shape)
     else:
@@ -237,7 +239,7 @@ def make_source(kind, X, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_
 
 
 def _stretch(X):
-    """Rows too small for a picture are vectors, not pixels: any range will do."""
+    """Return the scale and black of rows too small to be pictures; any range is valid."""
     low, high = float(X.min()), float(X.max())
     return (high - low) or 1.0, low
 
@@ -251,9 +253,9 @@ def _array_scale(X, fitted):
 
 
 def _items_scale(items, fitted):
-    """Settle one full brightness for all arrays of numbers in a list.
+    """Resolve one white level for all arrays of a list.
 
-    Files have theirs, and the items of a Dataset are looked at one by one.
+    Files define their own, and the items of a Dataset are checked when they are loaded.
     """
     if isinstance(items, DatasetImages):
         return None if fitted is None else fitted.scale
@@ -266,14 +268,14 @@ def _items_scale(items, fitted):
         if dtype_scale(array.dtype) is None and array.dtype.kind in "iuf" and array.size:
             try:
                 scales.add((array.dtype.kind == "f", full_scale(array)))
-            except ValueError:  # listed with all other bad images when it is decoded
+            except ValueError:  # reported with all other bad images during decoding
                 continue
     if deep:
         warnings.warn(DEEP, stacklevel=2)
     if len({is_float for is_float, _ in scales}) > 1:
         raise ValueError(
-            "Some images of X are floats and some are integers, of unlike scales. Convert them "
-            "all to uint8, or to floats in [0, 1]."
+            "Some images of X are floats and some are integers, so their scales may differ. "
+            "Convert them all to uint8 or to floats in [0, 1]."
         )
     if not scales:
         return None if fitted is None else fitted.scale
@@ -282,7 +284,7 @@ def _items_scale(items, fitted):
 
 
 def resize(images, image_size):
-    """(B, h, w, 3) uint8 or unit float -> (B, 3, S, S), bilinear with antialiasing."""
+    """Resize uint8 or [0, 1] floats (B, h, w, 3) to (B, 3, S, S), bilinear, antialiased."""
     images = images.permute(0, 3, 1, 2)
     if images.shape[2:] == (image_size, image_size):
         return images
@@ -290,5 +292,5 @@ def resize(images, image_size):
 
 
 def as_unit_float(images):
-    """uint8 -> float32 in [0, 1]; floats as they are."""
+    """Convert uint8 to float32 in [0, 1]; return floats unchanged."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images

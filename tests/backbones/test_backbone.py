@@ -162,7 +162,7 @@ def test_a_new_backbone_works_everywhere(digits):
 
 
 def test_registering_twice_raises():
-    with pytest.raises(ValueError, match="'resnet50' is registered already"):
+    with pytest.raises(ValueError, match="'resnet50' is already registered"):
         register_backbone("resnet50")(narrow18)
     assert make_backbone("resnet50").name == "resnet50"
     assert isinstance(narrow18(), Backbone)  # the decorator returns the function unchanged

@@ -98,8 +98,8 @@ def test_random_weights_come_from_torchs_generator(wanted):
         (3, TypeError, "`weights` must be .*; got int"),
         ("IMAGENET1K_V9", ValueError, "'pretrained', 'IMAGENET1K_V1', a path .* 'IMAGENET1K_V9'"),
         ("w.bin", ValueError, r"a path to a .pth or .safetensors file, .* 'w.bin'"),
-        ("no/w.pth", ValueError, "'no/w.pth', which is no file"),
-        ("no/w.safetensors", ValueError, "'no/w.safetensors', which is no file"),
+        ("no/w.pth", ValueError, "'no/w.pth', which is not a file"),
+        ("no/w.safetensors", ValueError, "'no/w.safetensors', which is not a file"),
     ],
 )
 def test_wrong_weights(wanted, error, message):
@@ -109,7 +109,7 @@ def test_wrong_weights(wanted, error, message):
 
 CHANGES = {
     "'layer2.0.bn1.bias' is missing": {"layer2.0.bn1.bias": None},
-    "'extra' is not in it": {"extra": torch.zeros(1)},
+    "'extra' is unexpected": {"extra": torch.zeros(1)},
     "'fc.weight' has 3 rows, 'fc.bias' 7": {"fc.weight": torch.rand(3, 64)},
     "NaN or infinite values in 'bn1.weight'": {"bn1.weight": torch.full((4,), torch.nan)},
     "NaN or infinite values in 'fc.bias'": {"fc.bias": torch.full((7,), torch.inf)},
@@ -131,8 +131,8 @@ def test_contents_are_strict(state, tmp_path, message, suffix):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "must hold a state dict; it holds a list"),
-        ({"state_dict": {}}, "is no state dict: 'state_dict' is a dict"),
+        ([1, 2], "must contain a state dict; it contains a list"),
+        ({"state_dict": {}}, "is not a state dict: 'state_dict' is a dict"),
         ({}, "'conv1.weight' is missing"),
     ],
 )
@@ -144,7 +144,7 @@ def test_files_that_hold_something_else(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("name", "other", "message"),
     [
-        ("resnet18", "resnet34", r"'layer1\.2\.conv1\.weight' is not in it"),
+        ("resnet18", "resnet34", r"'layer1\.2\.conv1\.weight' is unexpected"),
         ("resnet34", "resnet18", r"'layer1\.2\.conv1\.weight' is missing"),
         ("resnet50", "wide_resnet50_2", r"'layer1\.0\.conv1\.weight' has the shape \(128, 64, 1"),
         ("resnet50", "resnext50_32x4d", r"'layer1\.0\.conv1\.weight' has the shape \(128, 64, 1"),
@@ -167,7 +167,7 @@ def test_damaged_files(state, tmp_path, damage, form):
     options = {"_use_new_zipfile_serialization": False} if form == "legacy.pth" else {}
     path = save(state, tmp_path / form, **options)
     path.write_bytes(damage(path.read_bytes()))
-    unsafe = "is no valid safetensors" if path.suffix == ".safetensors" else "was refused"
+    unsafe = "is not a valid safetensors" if path.suffix == ".safetensors" else "was refused"
     with pytest.raises(ValueError, match=rf"{path} (could not be read|{unsafe})"):
         load_backbone("tiny", weights=path)
 
@@ -189,7 +189,9 @@ def test_malicious_pickle_is_not_executed(state, tmp_path, monkeypatch, form):
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip.pth")
-    with pytest.raises(ValueError, match=r"refused: .*Nothing was executed|no valid safetensors"):
+    with pytest.raises(
+        ValueError, match=r"refused: .*Nothing was executed|not a valid safetensors"
+    ):
         load_backbone("tiny", weights=path)
     assert not marker.exists()
     pickle.loads(pickle.dumps(content))  # the attack is real
@@ -287,7 +289,7 @@ def test_offline_and_uncached_says_both_ways_out(published):
     source.unlink()
     with pytest.raises(ValueError, match="not cached and could not be downloaded") as error:
         load_backbone("tiny")
-    for part in (source.as_uri(), str(cache), "give its path as `weights`", "weights=None"):
+    for part in (source.as_uri(), str(cache), "pass its path as `weights`", "weights=None"):
         assert part in str(error.value)
     assert list(cache.parent.iterdir()) == []
 
@@ -295,7 +297,7 @@ def test_offline_and_uncached_says_both_ways_out(published):
 def test_wrong_download_is_not_kept(published):
     source, cache = published
     source.write_bytes(b"<!DOCTYPE html><html>sign in</html>")
-    with pytest.raises(ValueError, match=r"is damaged .*Nothing was kept"):
+    with pytest.raises(ValueError, match=r"is damaged .*Nothing was saved"):
         load_backbone("tiny")
     assert list(cache.parent.iterdir()) == []
 
@@ -308,7 +310,7 @@ def test_damaged_cache_is_not_used(published, damage, pinned):
     cache.write_bytes(damage(cache.read_bytes()))
     if not pinned:
         pin_of(cache).unlink()
-    with pytest.raises(ValueError, match=r"truncated or not what it claims .*was not used"):
+    with pytest.raises(ValueError, match=r"truncated or not the published one.*was not used"):
         load_backbone("tiny")
 
 

@@ -239,7 +239,7 @@ def test_the_papers_epochs():
         ("batch_size", 1, "`batch_size` must be an int of at least 2; got 1. Batch norm"),
         ("learning_rate", 0, r"`learning_rate` must be a number in \(0, inf\); got 0"),
         ("lr_schedule", "step", "`lr_schedule` must be one of 'constant', 'linear', 'c"),
-        ("learning_rate", "fast", r"`learning_rate` must be .*; got 'fast'. None takes what"),
+        ("learning_rate", "fast", r"`learning_rate` must be .*; got 'fast'. Use None for"),
         ("stump_lr_factor", 2.0, r"`stump_lr_factor` must be a number in \(0, 1\]; got 2.0"),
         ("ema_epochs", 1.5, r"`ema_epochs` must be a number in \[0, 1\]; got 1.5"),
         (

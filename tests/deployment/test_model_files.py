@@ -186,7 +186,7 @@ def read(path):
 
 TENSORS = {
     "'head.bias' is missing|'head.bias'": {"head.bias": None},
-    "'more' is not in it": {"more": torch.zeros(1)},
+    "'more' is unexpected": {"more": torch.zeros(1)},
     "the network is not the one": {"head.bias": torch.zeros(1, 4)},
     r"has the shape \(1,\), not": {"stump.1.weight": torch.zeros(1)},
     "NaN or infinite": {"head.bias": torch.full((2, 4), torch.nan)},

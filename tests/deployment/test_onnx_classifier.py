@@ -117,7 +117,7 @@ def test_files_that_cannot_be_used(exported, digits, tmp_path):
     with pytest.raises(ValueError, match=r"deep\.png: pictures must have 8 bits a channel"):
         clf.predict([tmp_path / "deep.png"])
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text\.png: is no image of a known format"):
+    with pytest.raises(ValueError, match=r"text\.png: is not an image of a known format"):
         clf.predict([tmp_path / "text.png"])
     frames = [Image.fromarray(image) for image in digits[0][:2]]
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])

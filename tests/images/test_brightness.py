@@ -37,7 +37,7 @@ def test_full_scale(values, scale):
     [
         ([0, np.nan], "X contains NaN; pixels must be finite"),
         ([0, np.inf], "X contains infinity; pixels must be finite"),
-        ([-0.5, 1], r"range \[-0.5, 1\], and pixels must lie in .* Scale them"),
+        ([-0.5, 1], r"range \[-0.5, 1\], but pixels must lie in .* Scale them"),
         ([0, 256], r"range \[0, 256\], but .* must lie in \[0, 1\] or \[0, 255\]. Divide"),
     ],
 )
@@ -70,7 +70,7 @@ def test_settle_scale_warns(suggested, is_float, fitted_scale, settled, message)
 
 @pytest.mark.parametrize(("suggested", "is_float"), [(16, True), (255, True), (1, False)])
 def test_settle_scale_warns_in_fit(suggested, is_float):  # fault 4
-    with pytest.warns(UserWarning, match=rf"taken to lie in \[0, {suggested}\]"):
+    with pytest.warns(UserWarning, match=rf"assumed to lie in \[0, {suggested}\]"):
         assert settle_scale(suggested, is_float, None) == suggested
 
 

@@ -72,14 +72,14 @@ def test_png_named_jpg(tmp_path):  # fault 27
     ("make", "message"),
     [
         (lambda path: None, "no such file"),
-        (lambda path: path.mkdir(), "is a directory or device; load_image_folder"),
+        (lambda path: path.mkdir(), "is a directory or device; use load_image_folder"),
         (lambda path: path.symlink_to(path), r"cannot be read \(Too many levels"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (
             lambda path: path.write_text("<!DOCTYPE html><html>404</html>"),
-            "is no image of a known .*; convert it",
+            "is not an image of a known .*; convert it",
         ),
-        (lambda path: path.write_text("label,path"), "is no image of a known format"),
+        (lambda path: path.write_text("label,path"), "is not an image of a known format"),
     ],
     ids=["missing", "directory", "link_loop", "zero_bytes", "html", "text"],
 )
@@ -113,7 +113,7 @@ def test_impossible_path(path):  # fault 25
 @pytest.mark.parametrize("name", SAVED)
 def test_truncated(tmp_path, name, part):  # fault 26
     data = encode(NOISE, **SAVED[name])
-    with pytest.raises(ValueError, match=r"image.jpg: is (damaged \(|no image)"):
+    with pytest.raises(ValueError, match=r"image.jpg: is (damaged \(|not an image)"):
         decode(tmp_path, data[: int(part * len(data))], "image.jpg")
 
 
@@ -144,7 +144,7 @@ FITS = b"SIMPLE  =                    T / file conforms to FITS standard".ljust(
     ids=["eps", "pdf", "ico", "tga", "fits"],
 )
 def test_format_allow_list(tmp_path, data):  # fault 28
-    with pytest.raises(ValueError, match=r"image.jpg: is no image of a known format"):
+    with pytest.raises(ValueError, match=r"image.jpg: is not an image of a known format"):
         decode(tmp_path, data, "image.jpg")
 
 
@@ -284,7 +284,7 @@ def test_big_endian_16_bits():  # fault 31
         (np.float32([[0, np.nan]]), "the float image contains NaN"),
         (np.int32([[0, 200]]), "could be 8 or 16 bits; convert"),
         (np.int32([[0, 70000]]), r"outside the 16-bit range \[0, 65535\]"),
-        (Image.new("LAB", (2, 2)), "mode 'LAB' cannot be turned into RGB"),
+        (Image.new("LAB", (2, 2)), "mode 'LAB' cannot be converted to RGB"),
     ],
 )
 def test_doubtful_modes(tmp_path, image, message):  # fault 31

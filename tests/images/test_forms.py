@@ -170,7 +170,7 @@ def test_no_batch(X):
 
 @pytest.mark.parametrize("item", [io.BytesIO(), b"\xff\xd8", None, {}])
 def test_items_of_no_use(item):
-    with pytest.raises(TypeError, match=f"got items of the type {type(item).__name__}"):
+    with pytest.raises(TypeError, match=f"got items of type {type(item).__name__}"):
         sort_input([item, item])
 
 
@@ -234,5 +234,5 @@ def test_dataset_that_fails():
 
 def test_paths_are_one_column_of_a_frame():
     frame = pd.DataFrame({"label": [0, 1], "path": PATHS})
-    with pytest.raises(ValueError, match=r"of which 'path' holds .* alone: X\['path'\]"):
+    with pytest.raises(ValueError, match=r"columns, and 'path' contains .* alone: X\['path'\]"):
         sort_input(frame)

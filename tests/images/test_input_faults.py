@@ -118,7 +118,7 @@ def test_unit_floats(small, digits, dtype):  # fault 5
 @pytest.mark.parametrize(
     ("scale", "dtype", "message"),
     [
-        (1, "f4", r"taken to lie in \[0, 255\] and are divided by 255"),  # fault 4
+        (1, "f4", r"assumed to lie in \[0, 255\] and are divided by 255"),  # fault 4
         (257, "u2", "uint16 pixels are divided by 65535"),  # fault 6
     ],
 )

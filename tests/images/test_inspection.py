@@ -136,7 +136,9 @@ def test_one_image_under_two_labels(paths, monkeypatch, on_bad_file, cached):  #
         warnings.simplefilter("always")
         inspect(X, labels, on_bad_file)
     texts = [str(w.message) for w in caught]
-    assert sum("1 image(s) occur again under another label" in text for text in texts) == 1
+    assert (
+        sum("1 image(s) repeat an earlier image with another label" in text for text in texts) == 1
+    )
     assert len(texts) == (2 if on_bad_file == "skip" else 1)
 
 

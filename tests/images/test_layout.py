@@ -59,15 +59,15 @@ def test_rows(n_features, image_shape, expected):
 
 
 def test_rows_that_are_no_square():
-    with pytest.warns(UserWarning, match=r"1 x n_features. Give `image_shape`"):
+    with pytest.warns(UserWarning, match=r"1 x n_features. Set `image_shape`"):
         assert infer_row_shape(10) == ((1, 10), False)
 
 
 @pytest.mark.parametrize(
     ("image_shape", "message"),
     [
-        ((3, 5), "does not hold rows of 16 features"),
-        ((-1, -1), "at most one of them -1"),
+        ((3, 5), "does not match rows of 16 features"),
+        ((-1, -1), "with at most one -1"),
         ((4.0, 4), r"must be \(h, w\) or \(h, w, c\)"),
         (4, r"must be \(h, w\) or \(h, w, c\)"),
         ((0, 4), r"got \(0, 4\)"),

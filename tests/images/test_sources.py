@@ -117,7 +117,7 @@ def test_uint16(make, dtype):  # fault 6
 
 @pytest.mark.parametrize("make", [np.asarray, list], ids=["array", "list"])
 def test_floats_of_8_bits(make):  # fault 4
-    with pytest.warns(UserWarning, match=r"taken to lie in \[0, 255\] and are divided by 255"):
+    with pytest.warns(UserWarning, match=r"assumed to lie in \[0, 255\] and are divided by 255"):
         assert_same(make(RGB.astype(np.float32)), UNIT, atol=1e-6)
 
 
@@ -241,7 +241,7 @@ def test_dataset_is_asked_in_one_thread(monkeypatch):
         (np.zeros((4, 0)), r"must be a path, a PIL image or numbers.*\(4, 0\)"),
         (np.zeros((6, 6, 2)), "must have 1, 3 or 4 channels"),  # fault 9
         (np.zeros((3, 9, 3)), "channels first or last"),  # fault 8
-        (np.zeros((4, 4), complex), "got a ndarray, complex128"),  # fault 11
+        (np.zeros((4, 4), complex), "got a ndarray of dtype complex128"),  # fault 11
         (np.zeros(4), "must be a path, a PIL image"),
         (None, "must be a path, a PIL image or numbers.*; got a NoneType"),
         (Image.new("LAB", (2, 2)), "mode 'LAB'"),
@@ -271,7 +271,7 @@ def test_selected_items_keep_their_numbers():
 
 @pytest.mark.parametrize(
     ("item", "message"),
-    [(UNIT[0] * 255, r"expected \[0, 1\]; divide"), (RGB[0] * 257.0, r"\[0, 65535\], but numbers")],
+    [(UNIT[0] * 255, r"expected \[0, 1\]; divide"), (RGB[0] * 257.0, r"\[0, 65535\], but pixels")],
 )
 def test_dataset_of_unlike_scale(item, message):  # faults 3 and 4
     with pytest.raises(BadImages, match=f"image 1: .*{message}"):
