@@ -180,7 +180,7 @@ def test_costs_are_shares_of_the_pretrained_network(backbone):
     block = count_parameters(residual_blocks(backbone)[0])
     whole = count_parameters(backbone) - count_parameters(backbone.fc)
     assert sizes[1, BLOCK] == pytest.approx(block / whole)
-    with pytest.raises(ValueError, match="`measure` must be one of 'macs', 'parameters'"):
+    with pytest.raises(ValueError, match="`cost` must be one of 'macs', 'parameters'"):
         path_costs(network, 32, "seconds")
 
 
@@ -233,7 +233,7 @@ def test_penalty_pulls_each_node(backbone, images):
     ],
 )
 def test_wrong_paths_are_refused(paths):
-    with pytest.raises(ValueError, match=r"`paths` must be paths .* of a network of 5 blocks"):
+    with pytest.raises(ValueError, match=r"`paths` must be pairs .* of a network of 5 blocks"):
         TailoredNet(make_backbone("tiny_basic"), 3, paths=paths)
     network = TailoredNet(make_backbone("tiny_basic"), 3)
     with pytest.raises(ValueError, match="`paths` must be"):

@@ -130,7 +130,7 @@ def test_a_full_disk_costs_time_only(images, monkeypatch):
 
     monkeypatch.setattr("os.posix_fallocate", refuse)
     with (
-        pytest.warns(UserWarning, match="not kept: No space left"),
+        pytest.warns(UserWarning, match="not cached: No space left"),
         keep_features([images], mean_pixel, 4, (3, 2, 1), torch.float32) as kept,
     ):
         assert kept is None
