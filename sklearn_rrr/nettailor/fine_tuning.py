@@ -1,4 +1,4 @@
-"""How a tailored student learns: FineTuning with two rates more."""
+"""Training settings of a tailored student: FineTuning with two more learning-rate factors."""
 
 from dataclasses import dataclass, replace
 
@@ -7,24 +7,32 @@ from sklearn_rrr.backbones.fine_tuning import DEFAULTS, FineTuning, real_in
 
 @dataclass(repr=False)
 class TailoringFineTuning(FineTuning):
-    """How the student of a :class:`NetTailorClassifier` is trained.
+    """Training settings of the student of a :class:`NetTailorClassifier`.
 
-    None takes the default of NetTailorClassifier, named below, else what suits the backbone.
+    A field of None takes the default given below or, without one, the value for the backbone.
 
     Parameters
     ----------
-    trainable, split, dropout, sampling, stump_lr_factor : optional
-        Of no effect on a student: its proxies, norms and head learn.
-    norm_warmup_epochs, cache_features, patience : optional
-        Of no effect on a student, either.
+    trainable, split, dropout, sampling : optional
+        No effect on a student: its proxies, norms and head are trained.
+    head_init, steps, optimizer : optional
+        As in :class:`FineTuning`.
     learning_rate : float or None, default=None
-        Of the student: 0.003 unless it is set; published, 0.1 with ``optimizer="sgd"``.
-    head_init, steps, optimizer, weight_decay, lr_schedule, ema_epochs, augmentation : optional
-        As of :class:`FineTuning`; the attention has no weight decay.
+        Learning rate of the student; None means 0.003. Published: 0.1 with ``optimizer="sgd"``.
+    stump_lr_factor : optional
+        No effect on a student.
+    weight_decay, lr_schedule, ema_epochs : optional
+        As in :class:`FineTuning`; the attention has no weight decay.
+    norm_warmup_epochs : optional
+        No effect on a student.
+    augmentation : optional
+        As in :class:`FineTuning`.
+    cache_features, patience : optional
+        No effect on a student.
     attention_lr_factor : float or None, default=None
-        Factor on the learning rate of the attention: 50 unless it is set; published, 1.
+        Factor on the learning rate of the attention; None means 50. Published: 1.
     retrain_lr_factor : float or None, default=None
-        Factor on the learning rate of the pruned students: 1 unless it is set; published, 0.1.
+        Factor on the learning rate of the pruned students; None means 1. Published: 0.1.
 
     See Also
     --------
@@ -41,7 +49,7 @@ class TailoringFineTuning(FineTuning):
 
     @classmethod
     def published(cls):
-        """Return the authors' settings of the student (Morgado and Vasconcelos, section 4.1)."""
+        """Return the published settings of the student (Morgado and Vasconcelos, section 4.1)."""
         return cls(
             head_init="random",
             optimizer="sgd",
@@ -59,7 +67,7 @@ class TailoringFineTuning(FineTuning):
         return super()._checks() | own
 
 
-# The default student: chosen for a few hundred images and "synth50".
+# Default settings of the student, chosen for a few hundred images and "synth50".
 TAILORING = replace(
     TailoringFineTuning(),
     optimizer="adamw",

@@ -1,9 +1,9 @@
-"""Which paths of a tailored network are there, what they are expected to cost, which ones stay.
+"""Enumerate, prune and cost the paths of a tailored network.
 
-NetTailor (Morgado and Vasconcelos, CVPR 2019), sections 3.3 to 3.5. Nodes are numbered 0 to L: 0 is
-the output of the stem, l that of residual block l, L feeds the head. A path (l, origin) leads into
-node l: origin BLOCK is the pre-trained block, which reads node l - 1, and a number p is a proxy,
-which reads node p. α of a path is its attention.
+NetTailor (Morgado and Vasconcelos, CVPR 2019), sections 3.3 to 3.5. Nodes are numbered 0 to L: node
+0 is the output of the stem, node l the output of residual block l; node L feeds the head. A path
+(l, origin) leads into node l. The origin BLOCK means the pre-trained block, which reads node l - 1;
+a number p means a proxy, which reads node p. α is the attention of a path.
 """
 
 import math
@@ -12,19 +12,19 @@ BLOCK = "block"
 
 
 def all_paths(n_nodes, n_skips):
-    """Return the paths of a network of L blocks with proxies to the k nearest earlier nodes.
+    """Return the paths of a network of L blocks with proxies from the k nearest earlier nodes.
 
     Parameters
     ----------
     n_nodes : int
-        L.
+        L, the number of blocks.
     n_skips : int
-        k.
+        k, the largest number of proxies into a node.
 
     Returns
     -------
     paths : tuple of (int, str or int)
-        (l, origin), node by node, the block first.
+        Pairs (l, origin), node by node, the block first.
     """
     return tuple(
         (node, origin)
@@ -40,15 +40,15 @@ def source(path):
 
 
 def close(paths, n_nodes):
-    """Drop the paths that input or output exclusion removes, to the fixed point.
+    """Remove paths by input and output exclusion until no more are excluded.
 
-    A path goes where nothing enters the node that it reads, and where nothing leaves the node
-    that it leads into. Nothing need enter node 0, nor leave node L.
+    A path is excluded if no path enters the node it reads, or if no path leaves the node it
+    enters. Node 0 needs no path into it, and node L no path out of it.
 
     Returns
     -------
     paths : tuple
-        In the order given; empty where no route leads from node 0 to node L.
+        In the given order; empty if no route leads from node 0 to node L.
     """
     kept = tuple(paths)
     while True:
@@ -61,28 +61,28 @@ def close(paths, n_nodes):
 
 
 def prune(alphas, n_nodes, n_removed, threshold):
-    """Choose the paths that stay, section 3.5: proxies by threshold, blocks by rank.
+    """Select the paths to retain, section 3.5: proxies by threshold, blocks by rank.
 
     Parameters
     ----------
     alphas : dict of path to float
         Attention after training.
     n_nodes : int
-        L.
+        L, the number of blocks.
     n_removed : int
-        How many blocks of the smallest α go; the closure may remove more.
+        Number of blocks to remove, smallest α first; :func:`close` may remove more.
     threshold : float
-        Proxies of a smaller α go.
+        Proxies with a smaller α are removed.
 
     Returns
     -------
     paths : tuple
-        Closed; at least one route leads from node 0 to node L.
+        Closed under exclusion; at least one route leads from node 0 to node L.
 
     Notes
     -----
-    A node that loses its block keeps its strongest proxy, whatever its α. The paper says
-    nothing of that case; without it, a node that nothing enters would cut the network in two.
+    A node that loses its block retains its strongest proxy, whatever the α. The paper does not
+    cover this case; without the rule, a node without inputs could cut the network in two.
     """
     blocks = sorted((p for p in alphas if p[1] == BLOCK), key=alphas.get)
     gone = set(blocks[:n_removed])
@@ -99,11 +99,11 @@ def expected_complexity(alphas, costs, n_nodes):
     Parameters
     ----------
     alphas : dict of path to float or scalar tensor
-        Probability that a path is not excluded by itself.
+        Probability that a path is not self-excluded.
     costs : dict of path to float
-        Multiply-adds over those of the pre-trained network.
+        Cost of each path, relative to the pre-trained network.
     n_nodes : int
-        L.
+        L, the number of blocks.
 
     Returns
     -------
@@ -112,12 +112,12 @@ def expected_complexity(alphas, costs, n_nodes):
 
     Notes
     -----
-    A path costs nothing if it is excluded itself, if all paths into the node that it reads are,
-    or all that leave the node it leads into. The paper takes these events for disjoint and adds
-    up their probabilities, Eq. (6) to (9): E[C] = Σ C (α - P_in - P_out), which is negative for a
-    path that nobody uses. The paths are different ones, and the paper takes them for independent:
-    then Σ C α (1 - P_in) (1 - P_out) is exact, and equal to the paper's where the events are
-    disjoint. Nothing enters node 0 and nothing leaves node L, and neither excludes anything.
+    A path costs nothing if it is excluded itself, if all paths into the node it reads are
+    excluded, or if all paths out of the node it enters are. The paper treats these events as
+    disjoint and adds their probabilities, Eq. (6) to (9): E[C] = Σ C (α - P_in - P_out), which is
+    negative for an unused path. The events concern different paths, which the paper treats as
+    independent; then Σ C α (1 - P_in) (1 - P_out) is exact, and equals the paper's formula where
+    the events are disjoint. Node 0 has no inputs and node L no outputs; neither excludes a path.
     """
     entering = {node: [] for node in range(n_nodes + 1)}
     leaving = {node: [] for node in range(n_nodes + 1)}

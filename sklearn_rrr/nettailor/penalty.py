@@ -1,4 +1,4 @@
-"""Penalty of NetTailor: expected complexity, and distance from the teacher, Eq. (10) to (12)."""
+"""Penalty of NetTailor: expected complexity and distance to the teacher, Eq. (10) to (12)."""
 
 import copy
 
@@ -16,20 +16,20 @@ from sklearn_rrr.networks.norm_folding import fold_norms
 COSTS = ("macs", "parameters")
 
 
-# -------------------------------------------------------------------------- what it is pulled to
+# ----------------------------------------------------------------------------- costs and penalty
 
 
 def path_costs(network, image_size, cost="macs"):
-    """Return C of each path of a soft network, over that of the stem and all blocks together.
+    """Return the cost C of each path, relative to the stem and all blocks together.
 
     Parameters
     ----------
     network : TailoredNet
-        With all its blocks.
+        Soft network with all its blocks.
     image_size : int
         Height and width in pixels.
     cost : {"macs", "parameters"}, default="macs"
-        Multiply-adds, as published, or parameters.
+        Unit of cost: multiply-adds, as published, or parameters.
 
     Returns
     -------
@@ -67,23 +67,24 @@ def _count_products(network, image_size):
 
 
 class TailoringPenalty:
-    """What is added to the cross-entropy, Eq. (12): γ1 E[C] + γ2 Ω; a context manager.
+    """Context manager that computes γ1 E[C] + γ2 Ω, a term of the loss, Eq. (12).
 
-    Ω, Eq. (11), is the mean squared difference of each node from the teacher's and of the logits,
-    divided by the number of nodes. Called with the images that the student has just seen.
+    Ω, Eq. (11), sums the mean squared differences between student and teacher at each node and
+    at the logits, divided by the number of nodes. Call with the images that the student has
+    just processed.
 
     Parameters
     ----------
     student : TailoredNet
-        Soft.
+        Soft network.
     teacher : RRRNet
-        Of the same backbone, whole and unsplit.
+        Unsplit network with all blocks of the same backbone.
     costs : dict of path to float
-        Of :func:`path_costs`.
+        Result of :func:`path_costs`.
     complexity_weight, teacher_weight : float
         γ1 and γ2.
     device : torch.device
-        Where they are trained.
+        Device of the training.
     """
 
     def __init__(self, student, teacher, costs, complexity_weight, teacher_weight, device):
@@ -119,7 +120,7 @@ class TailoringPenalty:
             pairs = [(x.float(), self.wanted[name].float()) for name, x in self.seen.items()]
             distances = [F.mse_loss(*pair) for pair in pairs]
             penalty = penalty + self.teacher_weight * sum(distances) / (len(distances) - 1)
-            self.seen.clear()  # with the graph that made them
+            self.seen.clear()  # frees their autograd graph, too
             self.wanted.clear()
         return penalty
 
@@ -130,11 +131,11 @@ def residual_blocks(network):
 
 
 def _watch(modules, outputs, hooks):
-    """Keep the output of each module in `outputs`, by its name."""
+    """Store the output of each module in `outputs` under its name."""
 
     def keep(name):
-        # A function, and no method: networks are copied with their hooks, which must not
-        # bring along what they keep.
+        # A function, not a method: copying a network copies its hooks, which must not copy the
+        # stored outputs.
         return lambda module, inputs, output: outputs.__setitem__(name, output)
 
     hooks += [module.register_forward_hook(keep(name)) for name, module in modules.items()]

@@ -1,10 +1,10 @@
-"""A pre-trained network with lean proxies beside its blocks: NetTailor (CVPR 2019).
+"""Pre-trained network with lean proxies beside its blocks: NetTailor (CVPR 2019).
 
 Morgado and Vasconcelos (2019), NetTailor: Tuning the architecture, not just the weights. Node l
 of a network of L residual blocks is x_l = ReLU(α G_l(x_{l-1}) + Σ_p α_p A_p(x_p)), Eq. (2) and
-(4): G_l is the pre-trained, "universal" block without its last ReLU, A_p a proxy from node p, and
-the α of a node are a softmax, Eq. (3). :mod:`~sklearn_rrr.nettailor.paths` says what a path is.
-B is the batch, K the number of classes.
+(4): G_l is the pre-trained, "universal" block without its last ReLU, A_p a proxy from node p. A
+softmax yields the α of each node, Eq. (3). :mod:`~sklearn_rrr.nettailor.paths` defines paths.
+B is the batch size, K the number of classes.
 """
 
 import copy
@@ -23,36 +23,37 @@ from sklearn_rrr.nettailor.paths import BLOCK, all_paths, close
 from sklearn_rrr.networks.branch_layers import BranchLinear
 from sklearn_rrr.networks.image_network import ImageNetwork, Normalize
 
-# "One critical detail is the initialization" (section 4.1): the network starts as the pre-trained.
+# "One critical detail is the initialization" (section 4.1): start near the pre-trained network.
 START = {"block": 2.0, "proxy": -2.0}
-SQUEEZE = 4  # from a bottleneck's width to that of its proxies
+SQUEEZE = 4  # width of a bottleneck over the width of its proxies
 
 
 class TailoredNet(ImageNetwork):
-    """The blocks of a backbone and proxies beside them, weighed by attention; one head.
+    """Network of a backbone's blocks and proxies, weighted by attention, with one head.
 
     Parameters
     ----------
     backbone : Backbone
-        Where the blocks come from; it is copied, never changed.
+        Source of the blocks; it is copied, never changed.
     n_classes : int
         K, the number of classes.
     n_skips : int, default=3
-        Proxies into each node, from as many nearest earlier nodes.
+        Number of proxies into each node, from the nearest earlier nodes.
     paths : iterable of (int, str or int) or None, default=None
-        The paths that are there, see :mod:`~sklearn_rrr.nettailor.paths`; None takes all of
-        `n_skips`. They must be closed under exclusion.
+        Paths of the network, see :mod:`~sklearn_rrr.nettailor.paths`; None uses all paths that
+        `n_skips` allows. They must be closed under exclusion.
     static : bool, default=False
-        Whether the attention is fixed: a scale of each block, where it is not alone, and part of
-        the proxies' last norms.
+        Whether the attention is fixed. Fixed attention is part of the proxies' last norms and
+        a scale on the block, if the node has proxies. Otherwise the network is soft.
 
     Attributes
     ----------
     arguments : dict
-        Those that make a network of this shape again, with other weights.
+        Constructor arguments that rebuild a network of this shape with other weights.
     n_nodes : int
-        L.
+        L, the number of blocks in the backbone.
     paths : tuple
+        Paths of the network.
 
     Examples
     --------
@@ -86,9 +87,9 @@ class TailoredNet(ImageNetwork):
         return self.arguments["paths"]
 
     def freeze(self, trainable="proxies"):
-        """Let the proxies, the attention and the head learn; stem and blocks are shared.
+        """Train proxies, attention and head; freeze the weights of the shared stem and blocks.
 
-        The statistics of all norms belong to the task: they follow its images in training mode.
+        The statistics of all norms are specific to the task, and change in training mode.
         """
         check_choice("trainable", trainable, ("proxies",))
         self.requires_grad_(True)
@@ -99,12 +100,12 @@ class TailoredNet(ImageNetwork):
         return self.train(self.training)
 
     def alphas(self):
-        """Return the attention of each path, {path: scalar tensor}; not of a static network."""
+        """Return the attention of each path of a soft network, {path: scalar tensor}."""
         attention = {number: node.attention() for number, node in self.branches.nodes.items()}
         return {path: attention[str(path[0])][i] for path, _, i in self._list_paths()}
 
     def restrict(self, paths):
-        """Return a copy with fewer paths; the attention of those left is normalised anew."""
+        """Return a copy with fewer paths, whose attention is normalised anew."""
         network = copy.deepcopy(self)
         paths = _check_paths(paths, self.paths, self.n_nodes)
         for number, node in list(network.branches.nodes.items()):
@@ -118,7 +119,7 @@ class TailoredNet(ImageNetwork):
 
     @torch.no_grad()
     def adopt(self, other):
-        """Take the weights of the paths that are in another soft network, too, in place."""
+        """Copy the weights of the paths shared with another soft network, in place."""
         state, given = self.state_dict(), other.state_dict()
         state |= {key: given[key] for key in state.keys() & given.keys() if "logits" not in key}
         self.load_state_dict(state)
@@ -128,13 +129,13 @@ class TailoredNet(ImageNetwork):
                 node.logits[i] = alphas[path]
 
     def _list_paths(self):
-        """Yield each path, its node and its position among those into the node."""
+        """Yield each path, its node and its index among the paths into the node."""
         for number, node in self.branches.nodes.items():
             for i, origin in enumerate(node.origins):
                 yield (int(number), origin), node, i
 
     def make_static(self):
-        """Return a copy with fixed attention that gives the same numbers, but for rounding."""
+        """Return a copy with fixed attention and the same outputs up to rounding."""
         network = copy.deepcopy(self)
         for node in network.branches.nodes.values():
             node.fix()
@@ -142,33 +143,33 @@ class TailoredNet(ImageNetwork):
         return network
 
     def shared_keys(self):
-        """Return the keys of the state dict that come from the backbone as they are.
+        """Return the keys of the state dict with unchanged values from the backbone.
 
-        The weights of the stem and of the blocks, those of their norms included.
+        These are the weights of the stem and of the blocks, including their norms.
         """
         names = [name for name, _ in self.named_parameters()]
         return [name for name in names if name.startswith("stump.") or ".block." in name]
 
     def task_keys(self):
-        """Return the keys of the state dict that belong to the task alone."""
+        """Return the keys of the state dict that are specific to the task."""
         others = {"normalize.mean", "normalize.std", *self.shared_keys()}
         return [key for key in self.state_dict() if key not in others]
 
 
 def _check_paths(paths, possible, n_nodes):
-    """Return paths as a tuple in the order of the possible ones, if they make a network."""
+    """Return `paths` as a tuple in the order of `possible`, if they form a network."""
     given = tuple((node, origin) for node, origin in paths)
     kept = tuple(path for path in possible if path in set(given))
     if len(kept) != len(given) or not kept or close(kept, n_nodes) != kept:
         raise ValueError(
-            f"`paths` must be paths (node, origin) of a network of {n_nodes} blocks, each one "
-            f"part of a route from node 0 to node {n_nodes}; got {given!r}."
+            f"`paths` must be pairs (node, origin) of a network of {n_nodes} blocks, each on "
+            f"a route from node 0 to node {n_nodes}; got {given!r}."
         )
     return kept
 
 
 class _Graph(nn.Module):
-    """The nodes in order: (B, C, h, w), the stem's output, -> (B, F, h', w') of the last."""
+    """Nodes in order: stem output (B, C, h, w) -> output of the last node (B, F, h', w')."""
 
     def __init__(self, blocks, channels, paths, static):
         super().__init__()
@@ -197,7 +198,7 @@ class _Graph(nn.Module):
 
 
 class _Node(nn.Module):
-    """One node: from the outputs of earlier nodes to its own."""
+    """Node that computes its output from the outputs of earlier nodes."""
 
     def __init__(self, number, block, proxies, static):
         super().__init__()
@@ -238,7 +239,7 @@ class _Node(nn.Module):
         return self.part(origin)(outputs[origin])
 
     def keep(self, origins):
-        """Drop the paths of other origins, in place."""
+        """Remove the paths of all other origins, in place."""
         index = [self.origins.index(origin) for origin in origins]
         self.logits = nn.Parameter(self.logits.detach()[index], self.logits.requires_grad)
         if BLOCK not in origins:
@@ -248,7 +249,7 @@ class _Node(nn.Module):
 
     @torch.no_grad()
     def fix(self):
-        """Write the attention into the proxies' norms and a scale, in place."""
+        """Write the attention into the proxies' norms and the block's scale, in place."""
         alphas = dict(zip(self.origins, self.attention(), strict=True))
         for origin, proxy in self.proxies.items():
             proxy[-1].weight.mul_(alphas[int(origin)])
@@ -259,7 +260,7 @@ class _Node(nn.Module):
 
     @torch.no_grad()
     def fuse(self):
-        """Do the same in fewer passes, in place; for a fixed node whose norms are folded."""
+        """Merge operations of a node with fixed attention and folded norms, in place."""
         if self.scale is not None:
             last = block_layers(self.block)[-1][0]
             shortcut = self.block.downsample
@@ -274,7 +275,7 @@ class _Node(nn.Module):
     def _join_proxies(self):
         lasts = [proxy[-2] for proxy in self.proxies.values()]
         if all(conv.in_channels < conv.out_channels for conv in lasts):
-            # The sum of convolutions is one, of all their inputs side by side.
+            # A sum of 1x1 convolutions equals one convolution of their concatenated inputs.
             self.expand = nn.Conv2d(sum(c.in_channels for c in lasts), lasts[0].out_channels, 1)
             self.expand.requires_grad_(False).to(lasts[0].weight)
             self.expand.weight.copy_(torch.cat([conv.weight for conv in lasts], 1))
@@ -284,7 +285,7 @@ class _Node(nn.Module):
 
 
 def run_block(block, x, shortcut_scale=1.0):
-    """Return what torchvision's residual block gives before its last ReLU: G_l."""
+    """Return the output of torchvision's residual block before its last ReLU: G_l."""
     shortcut = x if block.downsample is None else block.downsample(x)
     *first, (conv, norm) = block_layers(block)
     for earlier_conv, earlier_norm in first:
@@ -293,14 +294,15 @@ def run_block(block, x, shortcut_scale=1.0):
 
 
 def make_proxy(in_channels, out_channels, stride, block):
-    """Make a proxy with initial weights: max-pool to the resolution, then 1x1 convolutions.
+    """Return a proxy with initial weights: max-pooling to the node's size, 1x1 convolutions.
 
-    Beside basic blocks one convolution and a norm (section 3.3), beside bottlenecks two, with a
-    quarter of the bottleneck's width between them (section 4.1, depth of the pre-trained model).
+    Beside a basic block, it has one convolution and norm (section 3.3); beside a bottleneck, two,
+    with a quarter of the bottleneck's width between them (section 4.1, depth of the pre-trained
+    model).
     """
     pool = []
     if stride > 1:
-        # A window of stride + 1 with this padding gives the size that strided blocks give.
+        # This window and padding give the same output size as strided blocks.
         pool.append(nn.MaxPool2d(stride + 1, stride, padding=stride // 2))
     widths = [in_channels, out_channels]
     if isinstance(block, Bottleneck):

@@ -1,7 +1,7 @@
-"""Branches side by side, and how they take their kernels from a pre-trained network.
+"""Layers of M branches that run side by side in one network.
 
-RRR-Net (arXiv:2310.01157), section 3.3 and Algorithm 2. M branches lie in the channels
-of one network, branch by branch: (B, M·C, H, W).
+RRR-Net (arXiv:2310.01157), section 3.3. The channels of the branches are concatenated,
+branch by branch: (B, M·C, H, W).
 """
 
 import copy
@@ -19,8 +19,8 @@ FORMS = ("auto", "grouped", "looped", "matrix")
 class BranchConv2d(nn.Conv2d):
     """M convolutions side by side: (B, M·C_in, H, W) -> (B, M·C_out, h, w).
 
-    An input of C_in channels is shared by all branches. The weight has one layout,
-    (M·C_out, C_in / groups, k, k), for both.
+    An input with only C_in channels is shared by all branches. The weight has the shape
+    (M·C_out, C_in / groups, k, k) in both cases.
     """
 
     form = "auto"
@@ -51,7 +51,7 @@ class BranchConv2d(nn.Conv2d):
         return self._convolve(x, self.weight, self.bias, groups)
 
     def _matrix_products(self, x, groups):
-        """Return the products of a training step that are done as matrix products."""
+        """Return the products of a training step to compute as matrix products."""
         plain = self.bias is None and self.dilation == (1, 1)
         square = all(len({*pair}) == 1 for pair in (self.kernel_size, self.stride, self.padding))
         device = x.device.type
@@ -64,7 +64,7 @@ class BranchConv2d(nn.Conv2d):
             return PRODUCTS
         kernel, stride = self.kernel_size[0], self.stride[0]
         if x.shape[3] == 1 and kernel > 1 and stride > 1:
-            # torch 2.15 leaves what it found in memory in the gradient of taps on the padding.
+            # torch 2.15 leaves uninitialised memory in the gradient of taps on the padding.
             return ("weight",)
         rows = x.shape[0] * -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
         return choose(rows, self.weight.shape[1], kernel, stride, groups)
@@ -81,18 +81,18 @@ class BranchConv2d(nn.Conv2d):
 
 
 class BranchLinear(nn.Module):
-    """A linear head for each branch: (B, M, F) -> (B, M, K)."""
+    """One linear head per branch: (B, M, F) -> (B, M, K)."""
 
     def __init__(self, n_branches, in_features, out_features):
         super().__init__()
-        bound = 1 / math.sqrt(in_features)  # as nn.Linear
+        bound = 1 / math.sqrt(in_features)  # as in nn.Linear
         self.weight = nn.Parameter(
             torch.empty(n_branches, out_features, in_features).uniform_(-bound, bound)
         )
         self.bias = nn.Parameter(torch.empty(n_branches, out_features).uniform_(-bound, bound))
 
     def load_linear(self, linear):
-        """Take the weights of one torch.nn.Linear (M = 1)."""
+        """Copy the weights of a torch.nn.Linear (M = 1)."""
         with torch.no_grad():
             self.weight.copy_(linear.weight[None])
             self.bias.copy_(linear.bias[None])
@@ -102,7 +102,7 @@ class BranchLinear(nn.Module):
 
 
 def widen(module, n_branches):
-    """Lay M copies of every convolution and norm of `module` side by side, in place."""
+    """Widen every convolution and norm of `module` to M branches, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             setattr(module, name, BranchConv2d(n_branches, child))
@@ -114,7 +114,7 @@ def widen(module, n_branches):
 
 
 def take_branch(network, index):
-    """Return a network of one branch: copies of the stump and of branch `index` of an RRRNet."""
+    """Return a copy of an RRRNet with its stump and branch `index` only."""
     n_branches, member = network.n_branches, copy.deepcopy(network)
     member.n_branches = 1
     for child in [*member.branches.modules(), member.head]:
@@ -132,8 +132,8 @@ def take_branch(network, index):
 
 @torch.no_grad()
 def put_branch(network, index, member):
-    """Write the branch of a network that :func:`take_branch` made into branch `index`."""
-    state = network.state_dict()  # shares its tensors
+    """Copy the branch and head of a :func:`take_branch` network into branch `index`."""
+    state = network.state_dict()  # shares memory with the network
     for name, tensor in member.state_dict().items():
         if name.startswith(("branches.", "head.")):
             whole = state[name]

@@ -1,4 +1,4 @@
-"""How branches take their kernels from a pre-trained network: Algorithm 2, and aligned.
+"""Initialise branches from a pre-trained network: Algorithm 2 and the aligned split.
 
 RRR-Net (arXiv:2310.01157), section 3.3 and Algorithm 2.
 """
@@ -14,9 +14,9 @@ from sklearn_rrr.networks.branch_layers import BranchConv2d
 def split_kernels(pretrained, branches, n_branches, generator=None):
     """Fill the branches' convolutions from the pre-trained kernels, Algorithm 2.
 
-    For every input channel the output channels of all branches are a fresh draw, so that
-    kernels mix. A shortcut convolution that the backbone lacks keeps its initial weights.
-    Norms are copied only where nothing is split (M = 1 at full width).
+    Output channels beyond the number in the backbone are drawn anew for each input channel,
+    so that kernels mix. A shortcut convolution that the backbone lacks keeps its initial
+    weights. Norms are copied only without a split (M = 1 at full width).
     """
     sources = dict(pretrained.named_modules())
     for name, target in branches.named_modules():
@@ -32,7 +32,7 @@ def _is_unsplit(source, target, n_branches):
 
 
 def _draw_kernels(kernels, target, n_branches, generator):
-    """Return the weight of `target`, (M·C_b,out, C_b,in, k, k), drawn from (C_o,out, …)."""
+    """Draw the weight of `target`, (M·C_b,out, C_b,in, k, k), from `kernels`, (C_o,out, …)."""
     n_out, n_in = target.weight.shape[:2]
     total = kernels.shape[0]
     if total >= n_out:
@@ -46,15 +46,14 @@ def _draw_kernels(kernels, target, n_branches, generator):
 
 @torch.no_grad()
 def split_aligned(pretrained, branches, n_branches, generator=None):
-    """Make every branch a true sub-network of the pre-trained phases; our own variant.
+    """Make every branch a true sub-network of the pre-trained phases; not in the paper.
 
-    The output channels of a layer are drawn once per branch, and the next layer, the
-    shortcut and the norms use the same ones in the same order. Branches partition the
-    channels where the widths allow it; else channels repeat across branches, never inside
-    one.
+    The output channels of a layer are drawn once per branch. The next layer, the shortcut
+    and the norms use the same channels in the same order. Branches partition the channels
+    where the widths allow it; otherwise channels repeat across branches, never within one.
     """
     phases = list(zip(pretrained, branches, strict=True))
-    # Drawn before all others, so that they do not depend on the number of blocks.
+    # Draw the outputs of the phases first, so that they do not depend on the number of blocks.
     drawn = [
         _draw_channels(*_channels(source[0], target[0], n_branches), n_branches, generator)
         for source, target in phases
@@ -80,9 +79,9 @@ def _align_block(source, target, inputs, outputs, n_branches, generator):
         if i == last:
             drawn = outputs
         elif i and old[0].groups > 1:
-            drawn = channels  # a grouped convolution keeps to the groups of its input
+            drawn = channels  # a grouped convolution keeps the channels of its input
         else:
-            # The next convolution may be grouped: then every group gives its share.
+            # If the next convolution is grouped, draw equally many channels from each group.
             groups = pairs[i + 1][0][0].groups
             width = new[0].out_channels // n_branches
             drawn = _draw_channels(old[0].out_channels, width, n_branches, generator, groups)
@@ -95,7 +94,7 @@ def _align_block(source, target, inputs, outputs, n_branches, generator):
 
 
 def _align_layer(old, new, inputs, outputs):
-    """Copy the drawn rows and columns of a convolution, and the rows of its norm."""
+    """Copy the drawn output and input channels of a convolution, and its norm's channels."""
     (old_conv, old_norm), (new_conv, new_norm) = old, new
     kernels = []
     for branch, rows in enumerate(outputs):
@@ -110,7 +109,7 @@ def _align_layer(old, new, inputs, outputs):
 
 
 def _take_columns(kernel, rows, columns, conv):
-    """Return kernel[:, columns]; in a grouped convolution each row has its own columns."""
+    """Return the drawn input channels of a kernel; in a grouped one they differ by row."""
     if conv.groups == 1:
         return kernel[:, columns]
     per_group = conv.in_channels // conv.groups
@@ -120,9 +119,9 @@ def _take_columns(kernel, rows, columns, conv):
 
 
 def _align_identity(shortcut, outputs):
-    """A shortcut that the backbone has as identity picks the drawn channels.
+    """Make a shortcut convolution select the drawn channels of the backbone's identity.
 
-    Only the first phase after the stem has one, so that all channels are its input.
+    Only the first phase after the stem needs one, so its input is all channels of the stem.
     """
     conv, norm = shortcut
     norm.running_var.fill_(1 - norm.eps)
@@ -133,8 +132,8 @@ def _align_identity(shortcut, outputs):
 def _draw_channels(total, width, n_branches, generator, groups=1):
     """Draw `width` of `total` channels for each branch: (M, width), ordered by group.
 
-    Channels are dealt from shuffled decks, so that no channel is dealt a third time before
-    all were dealt twice; inside a branch none repeats.
+    Channels are dealt from shuffled decks: no channel is dealt a third time before all have
+    been dealt twice, and none repeats within a branch.
     """
     if width == total:
         return torch.arange(total).expand(n_branches, -1)
@@ -150,7 +149,7 @@ def _deal(total, width, n_branches, generator):
     for _ in range(n_branches):
         if len(deck) < width:
             fresh = torch.randperm(total, generator=generator)
-            # What is left over goes first; the same channels go to the end of the new deck.
+            # Deal leftover channels first, and move them to the end of the new deck.
             held = torch.isin(fresh, deck)
             deck = torch.cat([deck, fresh[~held], fresh[held]])
         hands.append(deck[:width])

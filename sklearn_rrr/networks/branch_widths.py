@@ -16,15 +16,16 @@ MAX_BRANCHES = 256
 
 
 def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset=None):
-    """Return a and the planes of the branches' phases, Eq. (1).
+    """Return the offset a and the planes of each phase of one branch, Eq. (1).
 
-    C_b = floor(C_o / sqrt(b)) - a, with a the smallest integer for which all branches
-    together have at most the parameters (convolutions, norms, heads) of the unsplit part.
+    C_b = floor(C_o / sqrt(b)) - a for b branches. Unless `width_offset` is given, a is the
+    smallest integer for which all branches together have at most as many parameters
+    (convolutions, norms, heads) as the unsplit phases.
 
     Raises
     ------
     ValueError
-        If a phase would have no channel left; says the largest possible number of branches.
+        If a phase would have no channels left; the message gives the largest `n_branches`.
     """
 
     count = cache(partial(_count_branch, backbone, blocks, at, n_classes))
@@ -37,7 +38,7 @@ def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset=None):
 
     found = find(n_branches)
     if found is None:
-        # No bisection: widths fall in steps, so that a smaller number may be impossible.
+        # No bisection: widths fall in steps, so a smaller number may be impossible, too.
         largest = next(filter(find, range(MAX_BRANCHES, 0, -1)), 0)
         raise ValueError(
             f"`n_branches`={n_branches} with `width_offset`={width_offset!r} would leave the "
@@ -51,7 +52,7 @@ def _smallest_offset(backbone, n_branches, at, count):
     def widths(offset):
         return _widths(backbone, n_branches, at, offset)
 
-    def fits(offset):  # so do all larger ones
+    def fits(offset):  # monotonic: all larger offsets fit, too
         return n_branches * count(widths(offset)) <= count(backbone.planes[at:])
 
     possible = list(takewhile(widths, range(backbone.planes[at])))
@@ -60,7 +61,7 @@ def _smallest_offset(backbone, n_branches, at, count):
 
 
 def _widths(backbone, n_branches, at, offset):
-    # isqrt(C² // b) is floor(C / sqrt(b)) without rounding.
+    # isqrt(C² // b) is floor(C / sqrt(b)) without rounding errors.
     planes = tuple(math.isqrt(p * p // n_branches) - offset for p in backbone.planes[at:])
     possible = min(planes) >= 1 and min(map(backbone.inner_width, planes)) >= 1
     return planes if possible else None

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds, latency."""
+"""Costs of a network: parameters, multiply-adds and latency."""
 
 import time
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from sklearn_rrr.networks.norm_folding import fold_norms
 
 
 class Latency(NamedTuple):
-    """Time of one forward pass in milliseconds, with what it was measured on."""
+    """Time of one forward pass in milliseconds, and the conditions of the measurement."""
 
     median: float
     low: float
@@ -39,7 +39,7 @@ def count_parameters(model):
     Returns
     -------
     n_parameters : int
-        Frozen ones included, buffers not.
+        Number of parameters, including frozen ones, without buffers.
 
     Examples
     --------
@@ -52,20 +52,20 @@ def count_parameters(model):
 
 
 def count_macs(model, image_size=None):
-    """Count the multiply-adds of one image: convolutions and products, as the paper does.
+    """Count the multiply-adds of convolutions and matrix products for one image, as RRR-Net does.
 
     Parameters
     ----------
     model : torch.nn.Module or fitted estimator
-        A module, whose input is (1, 3, image_size, image_size), an image classifier, or a
+        A module with input (1, 3, image_size, image_size), an image classifier, or a
         pipeline, search, pruner or selector of one.
     image_size : int or None, default=None
-        Height and width in pixels; None takes the model's own.
+        Height and width in pixels; None uses the image size of the model.
 
     Returns
     -------
     macs : int
-        Multiply-adds; twice as many floating-point operations.
+        Multiply-adds; each one is two floating-point operations.
 
     Examples
     --------
@@ -88,27 +88,27 @@ def measure_latency(
     Parameters
     ----------
     model : torch.nn.Module or fitted estimator
-        A module is run as it is, on (batch_size, 3, image_size, image_size). The network of an
-        image classifier, or of one in a pipeline, search, pruner or selector, is run as in
-        `predict`, with its norms folded into its convolutions; preprocessing is not timed.
+        A module runs unchanged on images (batch_size, 3, image_size, image_size). The network
+        of an image classifier, or of one in a pipeline, search, pruner or selector, runs as in
+        `predict`, with norms folded into convolutions; preprocessing is not timed.
     batch_size : int, default=1
         Images per pass.
     image_size : int or None, default=None
-        Height and width in pixels; None takes the model's own.
+        Height and width in pixels; None uses the image size of the model.
     device : str or torch.device or None, default=None
-        Where to run; None takes the device the model is on. The model is moved back.
+        Device to run on; None uses the current one. The model returns to its device afterwards.
     n_threads : int or None, default=None
-        Threads on the CPU for this measurement; None leaves them as they are.
+        CPU threads during the measurement; None leaves their number unchanged.
     repeats : int, default=30
-        Timed passes.
+        Number of timed passes.
     warmup : int, default=5
-        Passes before them.
+        Number of untimed passes before them.
 
     Returns
     -------
     latency : Latency
-        Median in milliseconds and the distribution-free 95 % confidence interval of the
-        median, from order statistics; with fewer than 6 repeats, their range.
+        Median in milliseconds and its distribution-free 95 % confidence interval, from order
+        statistics; with fewer than 6 repeats, the range of the times.
 
     Examples
     --------
@@ -138,17 +138,17 @@ def measure_latency(
 
 
 def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repeats=30):
-    """Compare what models cost.
+    """Compare the costs of models.
 
     Parameters
     ----------
     models : list, dict, module or estimator
-        Modules, fitted image classifiers, or pipelines, searches, pruners or selectors of such;
-        the keys of a dict name the rows.
+        Modules, fitted image classifiers, or pipelines, searches, pruners or selectors of
+        classifiers; the keys of a dict name the rows.
     batch_sizes : tuple of int, default=(1, 32)
-        Latency is measured for each.
+        Batch sizes at which to measure latency.
     image_size : int or None, default=None
-        Height and width in pixels; None takes each model's own.
+        Height and width in pixels; None uses the image size of each model.
     device : str or torch.device or None, default=None
         See :func:`measure_latency`.
     repeats : int, default=30
@@ -174,7 +174,7 @@ def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repea
     if not isinstance(models, dict):
         models = {f"{i}: {type(model).__name__}": model for i, model in enumerate(models)}
     if not models:
-        raise ValueError("`models` must hold a model or more; got none.")
+        raise ValueError("`models` must contain at least one model; got none.")
     rows = {}
     for name, model in models.items():
         module, _ = _find_network(model)
@@ -193,7 +193,7 @@ def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repea
 
 
 def _find_network(model):
-    """Return the module of a model, and the image size that it predicts with, or None."""
+    """Return the module of a model, and its image size in prediction, or None."""
     if isinstance(model, nn.Module):
         return model, getattr(model, "image_size", None)
     kind = f"a module, {KIND}"
@@ -210,13 +210,13 @@ def _prepare(model, image_size, batch_size):
     module, size = _find_network(model)
     size = image_size or size
     if size is None:
-        raise ValueError("`image_size` is needed for a module that has no `image_size` of its own.")
+        raise ValueError("`image_size` is needed for a module without an `image_size` attribute.")
     images = torch.full((batch_size, 3, size, size), 0.5, device=_device(module))
     return module, images.contiguous(memory_format=torch.channels_last)
 
 
 class _evaluating:
-    """Eval mode without gradients, and the former mode back."""
+    """Context of eval mode without gradients; restores the former mode."""
 
     def __init__(self, module):
         self.module, self.inference = module, torch.inference_mode()
@@ -234,8 +234,8 @@ class _evaluating:
 
 def _time(module, images):
     """Return the milliseconds of one pass."""
-    # The interval of the median needs single passes: torch.utils.benchmark.Timer gives means of
-    # blocks, or three passes for each time, and its import starts the tools that build extensions.
+    # The interval of the median needs times of single passes. torch.utils.benchmark.Timer returns
+    # means or runs three passes per time, and importing it starts tools that build extensions.
     start = time.perf_counter()
     module(images)
     if images.is_cuda:
@@ -244,7 +244,7 @@ def _time(module, images):
 
 
 def median_interval(ordered):
-    """95 % interval of the median: ranks from the binomial distribution."""
+    """Return the 95 % interval of the median, with ranks from the binomial distribution."""
     n = len(ordered)
     low = max(int(binom.ppf(0.025, n, 0.5)) - 1, 0)
     return float(ordered[low]), float(ordered[n - 1 - low])

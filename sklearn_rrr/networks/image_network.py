@@ -7,18 +7,18 @@ from torch import nn
 
 
 class ImageNetwork(nn.Module):
-    """What training and prediction ask of a network: a stump, branches and a head for each.
+    """Base class of networks with a stump, branches and one head per branch.
 
-    A child makes ``normalize``, ``stump``, ``branches`` and ``head``, and sets ``n_branches``,
-    ``n_classes``, ``image_size``, ``backbone_name`` and ``arguments``, those that make a network
-    of this shape again, with other weights.
+    A subclass creates ``normalize``, ``stump``, ``branches`` and ``head``. It sets ``n_branches``,
+    ``n_classes``, ``image_size``, ``backbone_name`` and ``arguments``, the constructor arguments
+    that rebuild a network of this shape with other weights.
     """
 
     def forward(self, x):
         """Return the logits of every branch: (B, 3, H, W) -> (B, M, K).
 
-        `x` holds RGB in [0, 1], or uint8. Branches that each see images of their own take
-        :meth:`forward_features` and :meth:`forward_branches`, one after the other.
+        `x` is RGB, float in [0, 1] or uint8. If each branch sees different images, call
+        :meth:`forward_features` and then :meth:`forward_branches`.
         """
         return self.forward_branches(self.forward_features(x))
 
@@ -27,39 +27,39 @@ class ImageNetwork(nn.Module):
         return self.stump(self.normalize(x))
 
     def forward_branches(self, features):
-        """Run the branches: (B, C, h, w), or (B, M·C, h, w) with a part for each -> (B, M, K)."""
+        """Run branches and heads: (B, C, h, w), or (B, M·C, h, w) unshared -> (B, M, K)."""
         return self.head(self.pool_branches(features))
 
     def pool_branches(self, features):
-        """Return what reaches the heads: (B, C, h, w) -> (B, M, F)."""
+        """Run the branches and pool their outputs: (B, C, h, w) -> (B, M, F)."""
         features = self.branches(features)  # (B, M·F, h, w)
         return features.mean((2, 3)).unflatten(1, (self.n_branches, -1))
 
     def hold(self, names):
-        """Let modules, named as `named_modules` does, learn nothing, and no statistics either."""
+        """Freeze the weights and norm statistics of modules, named as in `named_modules`."""
         self._frozen = tuple(names)
         for name in self._frozen:
             self.get_submodule(name).requires_grad_(False)
         return self.train(self.training)
 
     _frozen = ()
-    is_reduced = False  # whether layers have other shapes than `arguments` make
+    is_reduced = False  # whether layer shapes differ from those that `arguments` produce
 
     @property
     def frozen_names(self):
-        """Return the names of the modules that learn nothing."""
+        """Return the names of the frozen modules."""
         return self._frozen
 
     def is_frozen(self, name):
-        """Tell whether a part, "stump" or "branches", does not learn."""
+        """Tell whether a part, "stump" or "branches", is frozen."""
         return name in self._frozen
 
     def frozen_parts(self):
-        """Return the parts that do not learn, as one module that shares their weights."""
+        """Return the frozen parts as one module that shares their weights."""
         return nn.ModuleList(map(self.get_submodule, self._frozen))
 
     def trainable_parts(self):
-        """Return the parts that learn, as one module that shares their weights."""
+        """Return the trainable parts as one module that shares their weights."""
         names = ("stump", "branches", "head")
         return nn.ModuleList(getattr(self, name) for name in names if name not in self._frozen)
 
@@ -70,21 +70,21 @@ class ImageNetwork(nn.Module):
         return self
 
     def first_output_bytes(self, image_size):
-        """Return the size of one image's largest layer in float32, the first one's output."""
+        """Return the bytes of an image's largest activation, the first layer's, in float32."""
         layer = next(m for m in self.stump.modules() if isinstance(m, nn.Conv2d))
         return 4 * layer.out_channels * math.ceil(image_size / layer.stride[0]) ** 2
 
 
 def average_probabilities(logits):
-    """Let the branches vote: (B, M, K) logits -> (B, K) mean of their softmax.
+    """Average the probabilities of the branches: logits (B, M, K) -> (B, K).
 
-    The one place where the branch axis ends (section 3.3).
+    No other function reduces the branch axis (section 3.3).
     """
     return logits.softmax(2).mean(1)
 
 
 class Normalize(nn.Module):
-    """RGB in [0, 1] (or uint8) to the range that the backbone was trained on."""
+    """Standardise RGB, float in [0, 1] or uint8, as in the training of the backbone."""
 
     def __init__(self, mean, std):
         super().__init__()

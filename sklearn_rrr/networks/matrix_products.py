@@ -1,10 +1,10 @@
-"""Grouped convolutions whose three products are each done the way that is fastest.
+"""Grouped convolutions that compute each of their three products the fastest way.
 
-A convolution in training is three products: forward, and the gradients of the input and of
-the weight. In bfloat16 on the CPU, torch's grouped kernels are several times slower for some
-of them than batched products of matrices; :func:`choose` says for which. It is a rule, taken
-from the measurements of ``benchmarks/speed.py``, not a race at run time: a race would end
-otherwise from run to run, and with it the rounding of a seeded fit.
+In training, a convolution computes three products: its output and the gradients of its
+input and weight. In bfloat16 on the CPU, torch's grouped kernels compute some of them
+several times slower than batched matrix products; :func:`choose` selects these. It applies
+a fixed rule from the measurements of ``benchmarks/speed.py``. Timing at run time could
+choose differently in each run, and so change the rounding of a seeded fit.
 
 B is the batch, G the number of groups; images are (B, G·C, h, w), channels last in memory.
 """
@@ -13,20 +13,20 @@ import torch
 import torch.nn.functional as F
 
 PRODUCTS = ("forward", "input", "weight")
-FEW_ROWS = 1024  # output positions of a batch
+FEW_ROWS = 1024  # output positions in a batch
 
 
 def choose(rows, channels, kernel, stride, groups):
-    """Return the products that are done as matrix products, some of PRODUCTS.
+    """Return the members of PRODUCTS to compute as matrix products.
 
     Parameters
     ----------
     rows : int
         Output positions, B·h·w.
     channels : int
-        Input channels of a group, C.
+        Input channels per group, C.
     kernel, stride, groups : int
-        Of the convolution.
+        Kernel size, stride and number of groups.
     """
     if kernel == 1 and stride > 1:
         return PRODUCTS if groups > 1 else ("forward",)
@@ -40,10 +40,10 @@ def choose(rows, channels, kernel, stride, groups):
 
 
 class MatrixConv2d(torch.autograd.Function):
-    """Convolution without bias and dilation, of one stride and padding for both axes.
+    """Convolution without bias or dilation, with equal stride and padding on both axes.
 
     ``apply(x, weight, stride, padding, groups, products)`` takes x (B, G·C, h, w) and weight
-    (G·K, C, k, k); `products` are those done as matrix products.
+    (G·K, C, k, k), and computes `products` as matrix products.
     """
 
     @staticmethod
@@ -81,7 +81,7 @@ def _convolution_backward(gradient, x, weight, stride, padding, groups, wanted):
 
 
 def _input_gradient(gradient, x, weight, stride, padding, groups):
-    """Collect, for each residue of the input's positions, the outputs that they went to."""
+    """Gather the outputs reached by the input positions of each residue modulo the stride."""
     kernel, taps = weight.shape[2], _taps(weight, groups)
     height, width = x.shape[2:]
     result = x.new_zeros(len(x), height, width, x.shape[1])
@@ -106,7 +106,7 @@ def _input_gradient(gradient, x, weight, stride, padding, groups):
 
 
 def _sources(residue, kernel, stride, padding):
-    """Return (tap, shift): input stride·j + residue went through the tap to output j + shift."""
+    """Return (tap, shift): input stride·j + residue reaches output j + shift through the tap."""
     ends = [(tap, residue + padding - tap) for tap in range(kernel)]
     return [(tap, end // stride) for tap, end in ends if end % stride == 0]
 
@@ -121,7 +121,7 @@ def _weight_gradient(gradient, x, weight, stride, padding, groups):
 
 
 def _patches(x, kernel, stride, padding, groups):
-    """Return what each output sees, (G, B·h·w, k·k·C), and (h, w) of the outputs."""
+    """Return the input patch of each output, (G, B·h·w, k·k·C), and the output size (h, w)."""
     size = [(length + 2 * padding - kernel) // stride + 1 for length in x.shape[2:]]
     x = F.pad(x, [padding] * 4) if padding else x
     x = x.permute(0, 2, 3, 1).unflatten(3, (groups, -1))  # (B, h, w, G, C)
@@ -136,11 +136,11 @@ def _patches(x, kernel, stride, padding, groups):
 
 
 def _taps(weight, groups):
-    """(G·K, C, k, k) -> (G, K, k·k, C)."""
+    """Rearrange a weight by taps: (G·K, C, k, k) -> (G, K, k·k, C)."""
     return weight.unflatten(0, (groups, -1)).flatten(3).transpose(2, 3)
 
 
 def _as_images(products, n_images, size):
-    """(G, B·h·w, K) -> (B, G·K, h, w), channels last in memory."""
+    """Rearrange products: (G, B·h·w, K) -> (B, G·K, h, w), channels last in memory."""
     rows = products.transpose(0, 1).reshape(n_images, *size, -1)
     return rows.permute(0, 3, 1, 2)

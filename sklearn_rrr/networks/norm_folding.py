@@ -1,4 +1,4 @@
-"""Fitted networks made ready to predict: norms folded into the convolutions before them."""
+"""Prepare fitted networks for prediction: fold norms into the preceding convolutions."""
 
 import copy
 import itertools
@@ -8,21 +8,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 def fold_norms(network):
-    """Return a copy of a network in eval mode, its norms folded into convolutions.
+    """Return a copy of a network in eval mode, with norms folded into convolutions.
 
-    A convolution and a norm with fixed statistics are one convolution with a bias; the copy
-    gives the same numbers, but for rounding, and passes over them once.
+    A convolution and a norm with fixed statistics equal one convolution with a bias. The
+    copy gives the same outputs up to rounding, with one pass over the data instead of two.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Each norm follows its convolution: conv1 and bn1 of one block, and so on, or
-        neighbours of an nn.Sequential. Parts with a method ``fuse`` are made faster by it.
+        Each norm follows its convolution: as conv1 and bn1 of one block, and so on, or as
+        neighbours in an nn.Sequential. If a submodule has a method ``fuse``, it is called.
 
     Returns
     -------
     folded : torch.nn.Module
-        Shares no weight with the network.
+        Copy that shares no weights with `network`.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def fold_norms(network):
 
 
 def _pairs(parent):
-    """Yield the convolutions of a module that a norm follows, and the names of the norms."""
+    """Yield each convolution that precedes a norm in a module, and the name of the norm."""
     children = dict(parent.named_children())
     if isinstance(parent, nn.Sequential):
         names = list(children)
@@ -59,7 +59,7 @@ def _pairs(parent):
     else:
         followers = {name: name.replace("conv", "bn") for name in children if "conv" in name}
     for name, follower in followers.items():
-        conv = getattr(children[name], "mix", children[name])  # the second of a ConvPair
+        conv = getattr(children[name], "mix", children[name])  # second layer of a ConvPair
         is_pair = isinstance(conv, nn.Conv2d) and conv.bias is None
         if is_pair and isinstance(children.get(follower), nn.BatchNorm2d):
             yield conv, follower

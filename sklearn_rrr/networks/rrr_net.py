@@ -1,8 +1,8 @@
-"""RRR-Net: a reduced backbone whose last phases are recycled into branches that vote.
+"""RRR-Net: a reduced backbone with its last phases recycled into branches that vote.
 
 Sun, Guyon, Mohr and Tabia (2023), RRR-Net: Reusing, Reducing, and Recycling a Deep
 Backbone Network, arXiv:2310.01157. Reduce: section 3.2. Recycle: section 3.3, Eq. (1),
-Algorithm 2. B is the batch, M the number of branches, K the number of classes.
+Algorithm 2. B is the batch size, M the number of branches, K the number of classes.
 """
 
 import copy
@@ -18,41 +18,41 @@ from sklearn_rrr.networks.image_network import ImageNetwork, Normalize
 
 
 class RRRNet(ImageNetwork):
-    """Stump, branches side by side, and one head per branch.
+    """Network with one stump, M branches and one head per branch.
 
     Parameters
     ----------
     backbone : Backbone
-        Where the kernels come from; it is copied, never changed.
+        Source of the kernels; it is copied, never changed.
     n_classes : int
         K, the number of classes.
     blocks : tuple of 4 int or None, default=None
-        Blocks kept in conv2_x to conv5_x, the first ones of each phase; None keeps all.
+        How many of the first blocks of conv2_x to conv5_x to use; None uses all.
     n_branches : int, default=1
-        M. One branch leaves the network unsplit.
+        M, the number of branches; 1 leaves the network unsplit.
     split_at : {"conv2_x", "conv3_x", "conv4_x", "conv5_x"}, default="conv4_x"
         First phase of the branches.
     split : {"paper", "aligned"}, default="paper"
-        How branches take their kernels from the backbone. "paper": Algorithm 2. "aligned":
-        every branch is a true sub-network, norms included.
+        How branches copy their kernels from the backbone. "paper": by Algorithm 2. "aligned":
+        as true sub-networks, norms included.
     width_offset : int or None, default=None
-        a of Eq. (1); None takes the smallest that does not add parameters.
+        a in Eq. (1); None uses the smallest value that does not add parameters.
     fresh_norms : bool, default=False
-        Whether the norms of the branches start at their initial state, which they always
-        do where Algorithm 2 splits.
+        Whether the norms of the branches start from their initial state. After a split by
+        Algorithm 2 they always do.
     dropout : float, default=0.0
         Probability of dropout after each activation of the last two blocks.
     head : {"new", "pretrained"}, default="new"
-        "pretrained" keeps the backbone's head, for M = 1 and its own number of classes.
+        "pretrained" copies the backbone's head; it requires M = 1 and the backbone's
+        number of classes.
     generator : torch.Generator or None, default=None
-        Source of the permutations of the split. Fresh weights come from torch's own
-        generator.
+        Random generator of the split. Fresh weights come from torch's global generator.
 
     Attributes
     ----------
     backbone_name : str
     arguments : dict
-        Those that make a network of this shape again, with other weights.
+        Constructor arguments that rebuild a network of this shape with other weights.
     blocks : tuple of 4 int
     width_offset : int
     branch_planes : tuple of int
@@ -120,19 +120,19 @@ class RRRNet(ImageNetwork):
             self.head.load_linear(backbone.fc)
 
     def freeze(self, trainable):
-        """Choose what learns: "head", "branches" (with heads) or "all".
+        """Set the trainable parts: "head", "branches" (with heads) or "all"; freeze the rest.
 
-        Frozen parts stay in eval mode whatever :meth:`train` says.
+        Frozen parts stay in eval mode even after a call of :meth:`train`.
         """
         parts = {"head": ["stump", "branches"], "branches": ["stump"], "all": []}[trainable]
         self.requires_grad_(True)
         return self.hold(parts)
 
     def set_branch_form(self, form):
-        """Choose how the branches' convolutions run, one of FORMS; same numbers, but for rounding.
+        """Choose how the branches' convolutions run, one of FORMS; outputs agree up to rounding.
 
-        "auto": as one grouped convolution, but in training in bfloat16 on the CPU with those
-        of its products as matrix products that are faster so. "matrix": all of them.
+        "auto" runs one grouped convolution; when training in bfloat16 on the CPU, it computes
+        some products as matrix products, where this is faster. "matrix" does so for all.
         """
         check_choice("form", form, FORMS)
         for module in self.branches.modules():
@@ -160,7 +160,7 @@ def _reset_norms(module):
 
 
 def _add_dropout(branches, probability):
-    """Model [D]: dropout after each activation of the last two blocks, in place."""
+    """Add dropout after each activation of the last two blocks, in place (model [D])."""
     blocks = [block for phase in branches for block in phase]
     for block in blocks[-2:]:
         block.relu = nn.Sequential(block.relu, nn.Dropout(probability))

@@ -1,4 +1,4 @@
-"""Labelled images, and the batches of one epoch after another."""
+"""Batches of labelled images, epoch by epoch."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -6,15 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from torch.utils.data import DataLoader
 
-MEMORY_BYTES, FILE_BYTES = 2**30, 2**34  # of kept features
-
 
 class EpochBatches:
-    """Indices of the batches of one epoch after another, reproducible epoch by epoch.
+    """Batch indices of successive epochs, reproducible epoch by epoch.
 
-    Batches differ in size by one at most, so that none is left with a single image, which
-    batch norm cannot take. Yields lists of B indices; with `n_branches`, M lists of them,
-    each branch with its own order.
+    Batch sizes differ by at most one, so no batch has a single image, which batch norm
+    cannot process. Each iteration yields a list of B indices or, with `n_branches`, M such
+    lists, each branch in its own order.
     """
 
     def __init__(self, n_images, batch_size, seed, n_branches=None):
@@ -36,11 +34,10 @@ class EpochBatches:
 
 
 def load_batches(images, batches, ahead=False):
-    """Return a loader of the batches, lists of indices, of LabelledSet.
+    """Return a loader of a LabelledSet's images in `batches`, an iterable of index lists.
 
-    `ahead` reads the next batch in a thread while the last one is worked on: for devices that
-    leave the processor idle. There are no worker processes, so that it is safe inside those
-    of joblib.
+    With `ahead`, a thread reads the next batch while the current one is processed, for devices
+    that leave the CPU idle. There are no worker processes, so loading is safe inside joblib.
     """
     if ahead:
         return _Ahead(images, batches)

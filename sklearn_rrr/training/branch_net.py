@@ -1,8 +1,8 @@
-"""Training: the only file that knows skorch.
+"""Training loop of networks with branches, a skorch net.
 
-RRR-Net (arXiv:2310.01157), section 4.2 and appendix C: cross-entropy of each branch, AdamW
-at a constant rate, norms of the frozen stump adapted beforehand, weights averaged over the
-last epochs. B is the batch, M the number of branches, K the number of classes.
+RRR-Net (arXiv:2310.01157), section 4.2 and appendix C: cross-entropy of each branch, AdamW at a
+constant learning rate, norms of the frozen stump adapted beforehand, weights averaged over the
+last epochs. B is the batch size, M the number of branches, K the number of classes.
 """
 
 import copy
@@ -35,7 +35,7 @@ from sklearn_rrr.training.ridge_start import RidgeHeads
 
 
 class BranchNet(NeuralNet):
-    """skorch's loop for a network with branches; made by :func:`make_net`."""
+    """skorch net that trains a network with branches; built by ``make_net``."""
 
     def __init__(self, module, *args, settings, penalty=None, **kwargs):
         self.settings, self.penalty = settings, penalty
@@ -56,7 +56,7 @@ class BranchNet(NeuralNet):
         return self.load(dataset, sampler)
 
     def load(self, images, batches):
-        """Return a loader; it reads ahead where the processor waits for the device."""
+        """Return a loader; it reads ahead if the CPU would wait for the device."""
         waits = torch.device(self.device).type != "cpu"
         return load_batches(images, batches, ahead=waits and not images.reads_dataset)
 
@@ -65,12 +65,12 @@ class BranchNet(NeuralNet):
         self.layout = training_layout(self.module_, torch.device(self.device))
         self.module_.to(memory_format=self.layout)
         self.augmentation_generator_ = torch.Generator(self.device)
-        self.averages = []  # skorch takes no module outside of initialize; a list it does
+        self.averages = []  # a list, as skorch rejects modules set outside initialize
         self.stumps, self.kept = [], False
         return self
 
     def prepare(self, images, training):
-        """Bring a batch to the device, and augment it if it is to learn from."""
+        """Move a batch to the device, and augment it in training."""
         images = images.to(self.device, non_blocking=True)
         if self.kept:
             return images
@@ -84,9 +84,9 @@ class BranchNet(NeuralNet):
         )
 
     def infer(self, inputs, **_):
-        """Images (B, 3, S, S), or (M·B, 3, S, S) with a part for each branch -> (B, M, K).
+        """Return logits: (B, 3, S, S), or (M·B, 3, S, S) with B images per branch -> (B, M, K).
 
-        Inputs are the features of frozen parts where those are kept.
+        If features are cached, the inputs are these features instead of images.
         """
         independent = self.module_.training and self.settings.sampling == "independent"
         with self.autocast():
@@ -103,7 +103,7 @@ class BranchNet(NeuralNet):
             return self.module_.forward_branches(features)
 
     def stump(self, images):
-        """Images -> features, through the folded stump where it is frozen."""
+        """Run the stump on images, with folded norms if it is frozen."""
         return self.stumps[0](images) if self.stumps else self.module_.forward_features(images)
 
     def train_step_single(self, batch, **_):
@@ -133,7 +133,7 @@ class BranchNet(NeuralNet):
         return self.criterion_(logits.float(), labels, weights)
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
-        if training:  # each epoch draws alike, however the training came there
+        if training:  # random numbers depend only on the seed and the epoch
             seed = self.settings.seed + len(self.history)
             seed_generators(seed, torch.device(self.device))
             self.augmentation_generator_.manual_seed(seed)
@@ -144,10 +144,10 @@ class BranchNet(NeuralNet):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
 
     def _train_epoch(self, iterator, prefix, step_fn, **fit_params):
-        """As skorch's own, but losses are read once an epoch: the device need not wait.
+        """Run an epoch as skorch does, but read the losses once, so that the device need not wait.
 
-        They lie in one block: small ones, each where it was freed last, would keep the large
-        blocks between them from being used again as a whole.
+        The losses share one tensor. Separate small tensors would fragment the memory, and
+        prevent the reuse of large freed blocks.
         """
         losses = torch.empty(len(iterator), device=self.device)
         for i, batch in enumerate(iterator):
@@ -163,7 +163,7 @@ class BranchNet(NeuralNet):
 
     @contextmanager
     def averaged_weights(self):
-        """Put the averaged weights in place, and the latest ones back."""
+        """Use the averaged weights inside the block, and restore the latest ones after it."""
         parts = self.module_.trainable_parts()
         latest = copy.deepcopy(parts.state_dict())
         put_averages(self.averages[0], parts)
@@ -173,9 +173,9 @@ class BranchNet(NeuralNet):
             parts.load_state_dict(latest)
 
     def run(self, images, validation=None, epochs=None):
-        """Train on, for `epochs` or the settings' number of them.
+        """Continue training for `epochs`, by default ``settings.max_epochs``.
 
-        skorch's own `fit` would swallow a KeyboardInterrupt.
+        skorch's own `fit` would suppress a KeyboardInterrupt.
         """
         try:
             with (
@@ -189,13 +189,13 @@ class BranchNet(NeuralNet):
                 self.notify("on_train_begin", X=images, y=None)
                 self.fit_loop(images, epochs=epochs)
         finally:
-            self.module_.eval()  # whatever stopped it, the network can predict
+            self.module_.eval()  # ready to predict, even after an interruption
         self.notify("on_train_end", X=images, y=None)
         return self
 
     @contextmanager
     def kept_features(self, images, validation, epochs):
-        """Put the features of frozen parts in the images' place, where nothing changes them."""
+        """Replace images by cached features of frozen parts, where all epochs share them."""
         used = self.settings.cache_features and self.settings.augmentation is None
         once = (epochs or self.settings.max_epochs) == 1
         if not used or once or not self.module_.is_frozen("stump"):
@@ -211,7 +211,7 @@ class BranchNet(NeuralNet):
                 self.kept = False
 
     def frozen_features(self, images):
-        """Images -> what the frozen parts make of them."""
+        """Return the outputs of the frozen parts for a batch of images."""
         self._set_training(False)
         with torch.no_grad(), self.autocast():
             features = self.stump(self.prepare(images, training=False))
@@ -220,7 +220,7 @@ class BranchNet(NeuralNet):
 
     @contextmanager
     def folded_stump(self):
-        """Run a frozen stump with folded norms, in the arithmetic of the training."""
+        """Run a frozen stump with folded norms, in the precision of the training."""
         if self.module_.is_frozen("stump"):
             stump = fold_norms(nn.Sequential(self.module_.normalize, self.module_.stump))
             if self.settings.bf16:
@@ -232,17 +232,17 @@ class BranchNet(NeuralNet):
             self.stumps.clear()
 
     def warm_up(self, images):
-        """Do what precedes training: adapt the norms of frozen parts, start the heads."""
+        """Prepare training: adapt the norms of frozen parts, and initialise the heads."""
         if self.settings.norm_warmup_epochs:
             self.warm_up_norms(images)
         if self.settings.head_init == "ridge":
             self.start_heads(images)
 
     def start_heads(self, images):
-        """Start the heads as ridge regressions on the features of one pass.
+        """Initialise the heads as ridge regressions on the features of one pass.
 
-        In it the norms that learn take the statistics of the images, so that the network
-        can predict before its first step.
+        The pass also sets the statistics of the trainable norms, so the network can predict
+        before its first step.
         """
         sampler = EpochBatches(len(images), self.settings.batch_size, self.settings.seed + 2)
         self.module_.train()
@@ -270,6 +270,6 @@ class BranchNet(NeuralNet):
             for _ in range(self.settings.norm_warmup_epochs):
                 for batch, _ in self.load(images, sampler):
                     batch = self.prepare(batch, training=True)
-                    with self.autocast():  # the products, not the augmentation
+                    with self.autocast():  # only the forward pass, not the augmentation
                         forward(batch)
         frozen.eval()

@@ -1,4 +1,4 @@
-"""Callbacks of skorch: averaged weights, early stopping, progress."""
+"""Callbacks for skorch: averaged weights, early stopping, finite losses, progress."""
 
 import math
 
@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 
 class StopTraining(Exception):
-    """Ends the training early; a KeyboardInterrupt is the user's alone."""
+    """Signal of early stopping, in place of skorch's KeyboardInterrupt."""
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -23,7 +23,7 @@ class EarlyStopping(callbacks.EarlyStopping):
 class WeightAveraging(Callback):
     """Exponential moving average over the last E epochs, decay (E - 1) / E at each step.
 
-    Norm statistics are averaged with the weights they belong to.
+    Norm statistics are averaged along with the weights.
     """
 
     def __init__(self, n_epochs, max_epochs):
@@ -45,9 +45,10 @@ class WeightAveraging(Callback):
 
 
 def put_averages(averages, parts):
-    """Load averages of what learns; counts of batches are none, and lost one by rounding.
+    """Load the averages of trainable weights and of norm statistics.
 
-    Nor is what does not learn: the average of -0.0 is 0.0, another bit.
+    Batch counts are skipped, as averaging rounds them down, and so are frozen weights, as
+    averaging turns -0.0 into 0.0.
     """
     held = {name for name, p in parts.named_parameters() if not p.requires_grad}
     state = averages.module.state_dict().items()
@@ -56,7 +57,7 @@ def put_averages(averages, parts):
 
 
 class AfterStep(Callback):
-    """Calls a function with the number of steps so far, after each."""
+    """Call a function after each step, with the number of steps so far."""
 
     def __init__(self, function):
         self.function = function

@@ -1,4 +1,4 @@
-"""What depends on the device in use: its arithmetic, its batches, its seeds, its memory."""
+"""Device-dependent precision, batch size, memory format, seeds and memory errors."""
 
 from contextlib import contextmanager
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def use_bf16(precision, device):
-    """Tell whether training runs in bfloat16; None asks the hardware whether it multiplies it."""
+    """Tell whether training runs in bfloat16; None uses it if the hardware supports it."""
     if precision is not None:
         return precision == "bf16"
     if device.type == "cuda":
@@ -17,13 +17,13 @@ def use_bf16(precision, device):
 
 
 def prediction_batch(device, image_bytes=0):
-    """Return how many images are predicted at a time.
+    """Return the batch size for prediction.
 
-    An image's probabilities must not depend on its company, but on the CPU other kernels,
-    which round differently, serve batches of one, odd ones and, with one thread, those of
-    more than 12. So batches are even, and small with one thread; measured with torch 2.15.
-    They are smaller, too, where a layer's output takes many `image_bytes` for each image:
-    blocks of more than 32 MiB would be mapped anew each time.
+    Predictions must not depend on the composition of the batch. On the CPU, however, batches
+    of one image, of an odd number and, with one thread, of more than 12 use other kernels,
+    which round differently (measured with torch 2.15). Batches are therefore even, and small
+    with one thread. They are also smaller if a layer's output takes many `image_bytes` per
+    image: the system would map blocks of more than 32 MiB anew each time.
     """
     if device.type == "cpu" and torch.get_num_threads() == 1:
         return 8
@@ -32,11 +32,11 @@ def prediction_batch(device, image_bytes=0):
 
 
 def training_layout(module, device):
-    """Return the memory format to train `module` in: channels last, which is faster.
+    """Return the memory format for training `module`: channels last, except where unsafe.
 
-    On processors without AVX-512, however, oneDNN's kernel for the gradient of the weights of
-    a strided 1×1 convolution writes beyond its memory where that convolution has fewer than 8
-    input channels, a whole vector (seen with torch 2.14). In torch's own layout it does not.
+    Channels last is faster. On CPUs without AVX-512, however, oneDNN's kernel for the weight
+    gradient of a strided 1×1 convolution writes out of bounds if the convolution has fewer
+    than 8 input channels, a full vector (seen with torch 2.14). Contiguous tensors are safe.
     """
     narrow = any(
         isinstance(layer, nn.Conv2d)
@@ -50,9 +50,9 @@ def training_layout(module, device):
 
 @contextmanager
 def seeded(seed, device):
-    """Seed torch's generators inside the block, and leave them as they were.
+    """Seed torch's generators inside the block, and restore their states after it.
 
-    They belong to the process: fits in several threads of one process do not repeat.
+    All threads of a process share these generators, so concurrent fits are not reproducible.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -61,7 +61,7 @@ def seeded(seed, device):
 
 
 def seed_generators(seed, device):
-    """Seed the CPU's generator and the device's; torch.manual_seed would seed every GPU's."""
+    """Seed the generators of the CPU and `device`; torch.manual_seed would seed every GPU."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -70,11 +70,11 @@ def seed_generators(seed, device):
 
 @contextmanager
 def explained_memory(batch_size):
-    """Turn torch's word for a full device into an error with a cure."""
+    """Turn torch's out-of-memory error into a ValueError that suggests a cure."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise ValueError(
-            f"The device ran out of memory with `batch_size`={batch_size}; use a smaller one, a "
-            "smaller `image_size`, or device='cpu'."
+            f"The device ran out of memory with `batch_size`={batch_size}; use a smaller "
+            "`batch_size`, a smaller `image_size` or device='cpu'."
         ) from error

@@ -1,4 +1,4 @@
-"""Features of frozen layers, computed once."""
+"""Cache of the features of frozen layers."""
 
 import math
 import os
@@ -12,21 +12,21 @@ from torch.utils.data import Dataset
 
 from sklearn_rrr.images.labelled_set import batch_targets
 
-MEMORY_BYTES, FILE_BYTES = 2**30, 2**34  # of kept features
+MEMORY_BYTES, FILE_BYTES = 2**30, 2**34  # of cached features
 
 
 class KeptFeatures(Dataset):
-    """What frozen parts make of each of the images (n, …), in their place.
+    """Cached outputs (n, …) of the frozen layers, used instead of the images.
 
     Parameters
     ----------
     images : LabelledSet
     compute : callable
-        From images (B, 3, S, S) to features (B, …).
+        Function from images (B, 3, S, S) to features (B, …).
     batch_size : int
-        Images that are computed at a time.
+        Number of images per call of `compute`.
     folder : path or None
-        Where the features lie in a file; None keeps them in memory.
+        Folder of the file that stores the features; None stores them in memory.
     """
 
     reads_dataset = False
@@ -45,7 +45,7 @@ class KeptFeatures(Dataset):
         return len(self.labels)
 
     def __getitems__(self, indices):
-        """Return features and targets, ordered as those of LabelledSet."""
+        """Return features and targets, in the order that LabelledSet uses."""
         index = torch.as_tensor(np.asarray(indices))
         return self.features[index.flatten()].movedim(-1, 1), batch_targets(self, index)
 
@@ -61,26 +61,26 @@ def _allocate(shape, dtype, folder):
 
 @contextmanager
 def keep_features(datasets, compute, batch_size, shape, dtype):
-    """Compute the features of data sets once, and keep them inside the block.
+    """Compute the features of data sets once, and cache them inside the block.
 
-    In memory up to MEMORY_BYTES, above that in files of a temporary folder up to FILE_BYTES,
-    if the disk has the space, and the system deletes files that are mapped.
+    Up to MEMORY_BYTES, they are in memory; above that, up to FILE_BYTES, they are in files of a
+    temporary folder, if the disk has enough space and the system can delete mapped files.
 
     Parameters
     ----------
     datasets : list of LabelledSet or None
     compute : callable
-        From images (B, 3, S, S) to features (B, …).
+        Function from images (B, 3, S, S) to features (B, …).
     batch_size : int
-        Images that are computed at a time.
+        Number of images per call of `compute`.
     shape : tuple of int
-        Of one image's features.
+        Shape of the features of one image.
     dtype : torch.dtype
 
     Yields
     ------
     kept : list of KeptFeatures or None, or None
-        None where they do not fit.
+        One cache per data set; None if the features do not fit.
     """
     n_images = sum(len(images) for images in datasets if images is not None)
     size = n_images * math.prod(shape) * dtype.itemsize
@@ -96,6 +96,6 @@ def keep_features(datasets, compute, batch_size, shape, dtype):
                 ]
         except OSError as error:
             if folder is None and size <= MEMORY_BYTES:
-                raise  # not of the files made here
-            warnings.warn(f"Features are not kept: {error}", stacklevel=2)
+                raise  # unrelated to the files of the cache
+            warnings.warn(f"Features are not cached: {error}", stacklevel=2)
         yield kept

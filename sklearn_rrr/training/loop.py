@@ -1,4 +1,4 @@
-"""Training of a network as RRR-Net does it (arXiv:2310.01157, section 4.2)."""
+"""Training of a network as in RRR-Net (arXiv:2310.01157, section 4.2)."""
 
 from skorch.callbacks import LRScheduler, PassthroughScoring
 from skorch.history import History
@@ -18,23 +18,23 @@ from sklearn_rrr.training.settings import OPTIMIZERS, SCHEDULES
 
 
 def make_net(module, settings, callbacks=(), history=(), penalty=None):
-    """Wrap a network for training, at a constant rate unless callbacks change it.
+    """Wrap a network for training, at a constant learning rate unless callbacks change it.
 
     Parameters
     ----------
     module : RRRNet
-        Frozen as it is to be trained.
+        Network whose parts are already frozen as needed.
     settings : Settings
     callbacks : iterable of skorch.callbacks.Callback
     history : iterable of dict
-        Epochs that were trained before.
+        Records of the epochs trained so far.
     penalty : callable or None, default=None
         See :func:`train`.
 
     Returns
     -------
     net : BranchNet
-        Initialised, on the device of the settings.
+        Initialised, on ``settings.device``.
     """
     quiet = {} if settings.verbose >= 2 else {"callbacks__print_log": None}
     net = BranchNet(
@@ -60,7 +60,7 @@ def make_net(module, settings, callbacks=(), history=(), penalty=None):
 
 
 def _parameter_groups(settings):
-    """Return the parameters that have a rate or a decay of their own, in skorch's form."""
+    """Return groups of parameters with a special learning rate or decay, in skorch's form."""
     groups = {pattern: {"weight_decay": 0.0} for pattern in settings.undecayed}
     for pattern, factor in (*settings.lr_factors, ("stump.*", settings.stump_lr_factor)):
         if factor != 1:
@@ -69,29 +69,29 @@ def _parameter_groups(settings):
 
 
 def train(module, images, validation, settings, rate=None, after_step=None, penalty=None):
-    """Train a network as the paper does.
+    """Train a network as in RRR-Net.
 
     Parameters
     ----------
     module : RRRNet
-        Trained in place. It ends with the averaged weights; with early stopping, with
-        those of the best epoch.
+        Trained in place. It ends with the averaged weights or, with early stopping, with
+        the weights of the best epoch.
     images, validation : LabelledSet
-        Validation may be None.
+        Training and validation images; `validation` may be None.
     settings : Settings
     rate : callable or None, default=None
-        From a step, 0 to :func:`count_steps` - 1, to a factor on the learning rate, in place
-        of the settings' schedule.
+        Function from a step, 0 to :func:`count_steps` - 1, to a factor on the learning rate.
+        None uses the schedule of `settings`.
     after_step : callable or None, default=None
-        Called with the number of steps so far, after each.
+        Function called after each step with the number of steps so far.
     penalty : callable or None, default=None
-        From the images of a step, as the network has just seen them, to what is added to its
-        loss.
+        Function from the images of a step, after the network's forward pass on them, to a
+        term added to the loss.
 
     Returns
     -------
     net : BranchNet
-        Ready to train on, with a fresh optimiser and the history so far.
+        Ready for further training, with a fresh optimiser and the history so far.
     """
     if rate is None:
         rate = make_schedule(settings, count_steps(images, settings))
@@ -104,13 +104,13 @@ def train(module, images, validation, settings, rate=None, after_step=None, pena
 
 
 def count_steps(images, settings):
-    """Return the number of steps of a whole training."""
+    """Return the number of steps in ``settings.max_epochs`` epochs."""
     batches = EpochBatches(len(images), settings.batch_size, settings.seed)
     return len(batches) * settings.max_epochs
 
 
 def make_schedule(settings, total):
-    """Return the settings' schedule over so many steps: from a step to a factor on the rate."""
+    """Return the schedule over `total` steps: a function from step to learning-rate factor."""
     schedule = SCHEDULES[settings.lr_schedule]
     return lambda step: schedule(min(step / max(total, 1), 1))
 

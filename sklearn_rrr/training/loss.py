@@ -7,10 +7,10 @@ from torch import nn
 
 
 class BranchLoss(nn.Module):
-    """Cross-entropy, summed over branches and averaged over the batch with weights."""
+    """Weighted cross-entropy, summed over branches and averaged over the batch."""
 
     def forward(self, logits, labels, weights):
-        """(B, M, K) logits; labels and weights (B,), or (B, M) where branches differ."""
+        """Return the loss of logits (B, M, K); labels, weights are (B,), or (B, M) by branch."""
         labels, weights = (
             t[:, None].expand(logits.shape[:2]) if t.ndim == 1 else t for t in (labels, weights)
         )

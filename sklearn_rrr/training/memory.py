@@ -1,4 +1,4 @@
-"""Freed memory is kept while a network runs, instead of being returned and asked for again."""
+"""Reuse of freed memory while a network runs, instead of returning it to the system."""
 
 import ctypes
 import os
@@ -7,9 +7,9 @@ import threading
 from contextlib import contextmanager
 from functools import cache
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-# Where glibc's own thresholds end that grow with what is freed.
+# Upper limits of glibc's dynamic thresholds, which grow with the size of freed blocks.
 _LARGEST_MMAP, _LARGEST_TRIM = 2**25, 2**26
 
 _lock, _users = threading.Lock(), 0
@@ -17,13 +17,13 @@ _lock, _users = threading.Lock(), 0
 
 @contextmanager
 def keeping_memory():
-    """Keep freed memory inside the block, in all threads, and return it after the last one.
+    """Reuse freed memory inside the block, in all threads; the last block to end returns it.
 
-    Every activation and gradient of a step is allocated anew. glibc gives large blocks back
-    to the system and asks for them again at the next step, and the system clears each page
-    anew: on the CPU a large part of a step's time. After the block glibc's thresholds stay at
-    the upper end of the range in which it moves them itself. Nothing happens on systems without
-    glibc, nor where the environment sets its allocator (``MALLOC_…_``, ``GLIBC_TUNABLES``).
+    Each step allocates its activations and gradients anew. By default, glibc returns large
+    blocks to the system and requests them again in the next step, and the system clears every
+    page: a large part of a step's time on the CPU. After the block, glibc's thresholds stay at
+    the upper limits of their dynamic range. Nothing happens without glibc, or if environment
+    variables configure its allocator (``MALLOC_…_``, ``GLIBC_TUNABLES``).
     """
     global _users
     with _lock:
@@ -41,8 +41,8 @@ def keeping_memory():
 
 def _keep():
     libc = _libc()
-    # glibc before 2.35 refuses more than its own largest threshold. Without one, the other
-    # would do harm: setting either ends their growth.
+    # glibc before 2.35 rejects mmap thresholds above its own limit. If it rejects both values,
+    # leave the trim threshold alone: setting either threshold stops the growth of both.
     if libc and any(libc.mallopt(_MMAP_THRESHOLD, size) for size in (2**30, _LARGEST_MMAP)):
         libc.mallopt(_TRIM_THRESHOLD, -1)
 

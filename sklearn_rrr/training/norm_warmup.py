@@ -7,7 +7,7 @@ from torch import nn
 
 @contextmanager
 def averaging_norms(module):
-    """Let the norms in training mode forget their statistics and take means over batches."""
+    """Reset the statistics of norms in training mode, and average them over batches."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -1,8 +1,8 @@
-"""Heads that start as a ridge regression on the features, before anything is trained.
+"""Initialisation of heads by ridge regression on the features, before training.
 
-A random head sends large, random gradients into pre-trained features; one that classifies
-already does not (Kumar et al. 2022, Fine-tuning can distort pretrained features and
-underperform out-of-distribution). B is the batch, M the number of branches, F of features,
+A random head sends large, random gradients into pre-trained features; a head that already
+classifies does not (Kumar et al. 2022, Fine-tuning can distort pretrained features and
+underperform out-of-distribution). B is the batch size, M the number of branches, F of features,
 K of classes.
 """
 
@@ -14,14 +14,14 @@ SCALE = 8.0  # from regression targets 0 and 1 to logits
 
 
 class RidgeHeads:
-    """Sums over batches of features that a ridge regression needs, and its solution.
+    """Ridge regression from sums that are accumulated over batches of features.
 
-    On the CPU in float64, whatever the network runs on; memory for M · F² numbers.
+    Computes on the CPU in float64, whatever the network's device, and stores M · F² numbers.
 
     Parameters
     ----------
     n_classes : int
-        K.
+        K, the number of classes.
     """
 
     def __init__(self, n_classes):
@@ -41,7 +41,7 @@ class RidgeHeads:
 
     @torch.no_grad()
     def write(self, head):
-        """Put the solution into a BranchLinear head of M branches, F features, K classes."""
+        """Write the solution into a BranchLinear head of M branches, F features, K classes."""
         mean, prior = self.sum_x / self.total, self.sum_y / self.total
         total = self.total[..., None]
         covariance = self.sum_xx / total - mean[:, :, None] * mean[:, None]

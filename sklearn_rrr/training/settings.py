@@ -1,4 +1,4 @@
-"""Resolved settings of one training, and schedules of the learning rate."""
+"""Resolved training configuration, and schedules of the learning rate."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SCHEDULES = {
     "linear": lambda t: 1 - t,
     "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2,
     "steps": lambda t: 1.0 if t < 0.4 else 0.1 if t < 0.8 else 0.01,
-    # Smith and Topin (2018): up over the first 30 %, then down along a cosine.
+    # Smith and Topin (2018): rises over the first 30 %, then falls along a cosine.
     "onecycle": lambda t: (
         0.04 + 0.96 * t / 0.3 if t < 0.3 else (1 + math.cos(math.pi * (t - 0.3) / 0.7)) / 2
     ),
@@ -24,7 +24,7 @@ SCHEDULES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What one training needs to know; nothing is left to the backbone."""
+    """Resolved training configuration: no field depends on the backbone."""
 
     max_epochs: int
     batch_size: int = 32
@@ -44,5 +44,5 @@ class Settings:
     seed: int = 0
     verbose: int = 0
     optimizer: str = "adamw"
-    undecayed: tuple = ()  # patterns of names of parameters without weight decay
-    lr_factors: tuple = ()  # (pattern, factor on the learning rate) of other parameters
+    undecayed: tuple = ()  # name patterns of parameters without weight decay
+    lr_factors: tuple = ()  # pairs (name pattern, factor on the learning rate)

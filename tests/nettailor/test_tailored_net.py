@@ -233,7 +233,7 @@ def test_penalty_pulls_each_node(backbone, images):
     ],
 )
 def test_wrong_paths_are_refused(paths):
-    with pytest.raises(ValueError, match=r"`paths` must be paths .* of a network of 5 blocks"):
+    with pytest.raises(ValueError, match=r"`paths` must be pairs .* of a network of 5 blocks"):
         TailoredNet(make_backbone("tiny_basic"), 3, paths=paths)
     network = TailoredNet(make_backbone("tiny_basic"), 3)
     with pytest.raises(ValueError, match="`paths` must be"):

@@ -250,7 +250,7 @@ def test_wrong_costs(report):
         CostRadarDisplay.from_estimators([RRRNetClassifier()])
     with pytest.raises(NotFittedError):
         CostRadarDisplay.from_estimators({"clf": RRRNetClassifier()})
-    with pytest.raises(ValueError, match="`models` must hold a model or more"):
+    with pytest.raises(ValueError, match="`models` must contain at least one model"):
         CostRadarDisplay.from_estimators({})
     with pytest.raises(ValueError, match=r"`errors` must be .*\['whole', 'reduced'\]; got"):
         CostRadarDisplay.from_report(report, errors={"whole": 0.1})

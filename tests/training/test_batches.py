@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 from sklearn_rrr.images.forms import sort_input
 from sklearn_rrr.images.labelled_set import LabelledSet
 from sklearn_rrr.images.sources import make_source
-from sklearn_rrr.training import feature_cache as batches
+from sklearn_rrr.training import feature_cache
 from sklearn_rrr.training.batches import EpochBatches, load_batches
 from sklearn_rrr.training.feature_cache import keep_features
 
@@ -103,7 +103,7 @@ def mean_pixel(images):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_kept_features_stand_in_for_the_images(images, monkeypatch, in_memory):
     if not in_memory:
-        monkeypatch.setattr(batches, "MEMORY_BYTES", 10)
+        monkeypatch.setattr(feature_cache, "MEMORY_BYTES", 10)
     with keep_features([images, None], mean_pixel, 4, (3, 2, 1), torch.float32) as (kept, none):
         assert none is None
         assert len(kept) == 9
@@ -116,21 +116,21 @@ def test_kept_features_stand_in_for_the_images(images, monkeypatch, in_memory):
 
 
 def test_features_that_do_not_fit_are_not_kept(images, monkeypatch):
-    monkeypatch.setattr(batches, "MEMORY_BYTES", 10)
-    monkeypatch.setattr(batches, "FILE_BYTES", 20)
+    monkeypatch.setattr(feature_cache, "MEMORY_BYTES", 10)
+    monkeypatch.setattr(feature_cache, "FILE_BYTES", 20)
     with keep_features([images], None, 4, (3, 2, 1), torch.float32) as kept:
         assert kept is None
 
 
 def test_a_full_disk_costs_time_only(images, monkeypatch):
-    monkeypatch.setattr(batches, "MEMORY_BYTES", 10)
+    monkeypatch.setattr(feature_cache, "MEMORY_BYTES", 10)
 
     def refuse(*_):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", refuse)
     with (
-        pytest.warns(UserWarning, match="not kept: No space left"),
+        pytest.warns(UserWarning, match="not cached: No space left"),
         keep_features([images], mean_pixel, 4, (3, 2, 1), torch.float32) as kept,
     ):
         assert kept is None
