@@ -308,7 +308,7 @@ def test_checkpoints_need_parameters_that_can_be_pickled(one_epoch, digits, tmp_
     selector = BlockSelector(one_epoch, max_blocks=4).set_params(**{name: lambda *_: 0.5})
     selector.set_params(checkpoint_dir=tmp_path)
     name = name.removesuffix("__augmentation")
-    match = f"`{name}` must be something that can be pickled.*Use a function or class of a module"
+    match = f"`{name}` must be picklable.*Use a function or class defined at"
     with pytest.raises(TypeError, match=match):
         selector.fit(*digits)
     assert list(tmp_path.iterdir()) == []
@@ -386,7 +386,7 @@ def test_two_processes_on_one_search(one_epoch, digits, tmp_path, monkeypatch):
         clone(selector).fit(X, y)
 
     monkeypatch.setattr(BlockSearch, "_train_one", second)
-    with pytest.raises(ValueError, match="Another process is at work in"):
+    with pytest.raises(ValueError, match="Another process is using"):
         selector.fit(X, y)
 
 
