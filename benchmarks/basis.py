@@ -1,10 +1,10 @@
-"""How far basis scaling goes before a point of accuracy is lost (arXiv:2108.02893).
+"""Accuracy lost by basis scaling against parameters removed (arXiv:2108.02893).
 
     python -m benchmarks.basis --data DIR
 
-Cross-validated on digits, and on the training half of sets of DIR: a whole backbone is fine-tuned
-on each fold's training part, and pruned to one target after the other, each from that network. The
-paper loses under a point with 74.6 % of the parameters gone on CIFAR-10 and 98.9 % on MNIST.
+Cross-validates on digits, and on the training half of sets of DIR: fine-tunes a whole backbone on
+each fold's training part, then prunes it to each target, always starting from that network. The
+paper loses less than a point with 74.6 % of the parameters removed on CIFAR-10 and 98.9 % on MNIST.
 """
 
 import argparse
@@ -29,7 +29,7 @@ N_FOLDS = 5
 TARGETS = (0.5, 0.75, 0.9, 0.95, 0.98)
 WAYS = {
     "basis": lambda clf, target: BasisScalingPruner(clf, target=target),
-    # Half of the way, on a logarithmic scale, by either.
+    # Each pruner does half of the reduction on a logarithmic scale.
     "basis, then channels": lambda clf, target: BasisScalingPruner(
         clf,
         target=1 - (1 - target) ** 0.5,
@@ -39,7 +39,7 @@ WAYS = {
 
 
 def read(name, folder):
-    """Return images and labels: digits, or the training half of a set."""
+    """Return the images and labels of digits, or of the training half of a set."""
     if name == "digits":
         X, y = load_digits(return_X_y=True)
         return X / 16, y
@@ -48,7 +48,7 @@ def read(name, folder):
 
 
 def measure(key, folder, models, seed, n_threads):
-    """Fit, or prune what was fitted, on one fold; return its row."""
+    """Fit a network, or prune the fitted one, on one fold; return its row."""
     X, y = read(key["data"], folder)
     folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(X, y)
     train, test = list(folds)[key["fold"]]
@@ -94,7 +94,7 @@ def list_jobs(options, ways):
 
 
 def report(rows):
-    """Return the table of what was lost, and the largest target within a point, as Markdown."""
+    """Return a Markdown table of the accuracy lost, and the largest reduction within a point."""
     lines = ["# Basis scaling: accuracy lost against parameters gone", ""]
     lines += [f"{N_FOLDS}-fold cross-validation; ± is half of the 95 % interval over folds.", ""]
     for (backbone, data, size, epochs), part in rows.groupby(KEY[:4], sort=False):

@@ -1,8 +1,8 @@
-"""What ResNet152, its reduced form and RRR-Net cost at the paper's image size.
+"""Costs of ResNet152, its reduced form and RRR-Net at the paper's image size.
 
     python -m benchmarks.costs
 
-Weights are random: they do not enter the costs.
+Weights are random, because costs do not depend on them.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ MODELS = {
 
 
 def report_costs(networks, **options):
-    """Report what networks cost as they predict, with folded norms; their own parameters."""
+    """Report prediction costs with folded norms, and parameter counts without folding."""
     folded = {
         name: fold_norms(network).to(memory_format=torch.channels_last)
         for name, network in networks.items()

@@ -1,15 +1,15 @@
-"""Folders of data sets in Meta-Album form: ``<SET>/labels.csv`` and ``<SET>/images/``."""
+"""Read folders of data sets in Meta-Album form: ``<SET>/labels.csv`` and ``<SET>/images/``."""
 
 import hashlib
 
 import numpy as np
 import pandas as pd
 
-PER_CLASS = 20  # images to train on, and to test on, of a set that says no split
+PER_CLASS = 20  # training images, and test images, of a set without a split
 
 
 def find_sets(data, names=None):
-    """Return the folders of the sets, sorted; of all, or of those named."""
+    """Return the sorted folders of all sets, or of the sets in `names`."""
     folders = sorted(path.parent for path in data.glob("*/labels.csv"))
     if not folders:
         raise SystemExit(
@@ -22,7 +22,7 @@ def find_sets(data, names=None):
 
 
 def fingerprint(folder):
-    """Return a digest of a set's table and images."""
+    """Return a hexadecimal digest of a set's table and images."""
     digest = hashlib.blake2b((folder / "labels.csv").read_bytes(), digest_size=8)
     for path in sorted((folder / "images").iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
@@ -30,11 +30,10 @@ def fingerprint(folder):
 
 
 def read_set(folder, seed=0):
-    """Return {split: (list of paths, labels)} of one set, "train" and "test".
+    """Return {split: (list of paths, labels)} of one set, with the splits "train" and "test".
 
     ``labels.csv`` has the columns FILE_NAME and CATEGORY, and may have SPLIT. Without it, 20
-    images of each class are drawn to train on and 20 others to test on, the same ones for one
-    `seed`.
+    training images and 20 other test images of each class are drawn, determined by `seed`.
     """
     table = pd.read_csv(folder / "labels.csv", dtype={"CATEGORY": str})
     if missing := {"FILE_NAME", "CATEGORY"} - set(table):

@@ -2,9 +2,9 @@
 
     python -m benchmarks.digits
 
-Trains on 300 digits, at 32 pixels, with five seeds for each strategy. "accuracy": of the
-ensemble, of its branches alone (mean and best) on the other digits. "unknown": one class is left
-out of the training; AUROC of each measure of uncertainty for telling its images from the others'.
+Trains on 300 digits at 32 pixels, with five seeds for each strategy. Accuracy is that of the
+ensemble, and of its single branches (mean and best), on the other digits. For AUROC, one class is
+left out of training; each measure of uncertainty has to separate its images from the others.
 """
 
 import argparse
@@ -22,14 +22,14 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def split(y, seed, left_out=None, n_train=300):
-    """Return the indices to train on and to test on."""
+    """Return the training and test indices."""
     order = np.random.default_rng(seed).permutation(len(y))
     train = order[y[order] != left_out][:n_train]
     return train, np.setdiff1d(order, train)
 
 
 def measure(X, y, ensemble, seed, epochs):
-    """Fit twice, on all classes and without one; return the row."""
+    """Fit on all classes, and again without one; return the row."""
     settings = {"image_size": 32, "random_state": seed, "max_epochs": epochs}
     train, test = split(y, seed)
     clf = RRRNetClassifier(ensemble=ensemble, **settings).fit(X[train], y[train])

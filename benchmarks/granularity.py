@@ -1,10 +1,10 @@
-"""Latency against sparsity by what is pruned: elements, channels or blocks (RRR-Net, Figure 3).
+"""Latency against sparsity for pruned elements, channels or blocks (RRR-Net, Figure 3).
 
     python -m benchmarks.granularity
 
-One image of 128 pixels through ResNet152 with random weights, which do not enter the latency,
-on the CPU and on a GPU where there is one. Elements are zeros in dense tensors; channels and
-blocks are removed. Networks run with folded norms, taking turns, round after round.
+Times one image of 128 pixels through ResNet152 on the CPU and, if available, on a GPU. Weights are
+random, because latency does not depend on them. Pruned elements are zeros in dense tensors;
+channels and blocks are removed. Networks have folded norms and run in interleaved rounds.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SHARES = np.arange(0, 0.91, 0.1)
 
 
 class Untrained:
-    """Part of a PruningRun that suffices for criteria without images."""
+    """Substitute for a PruningRun, sufficient for criteria that need no images."""
 
     batches = None
 
@@ -54,14 +54,14 @@ def prune_elements(network, share):
 
 
 def prune_channels(network, share):
-    """Remove the channels of least L1 norm, all over the network."""
+    """Remove the channels with the smallest L1 norms in the whole network."""
     run = Untrained(network)
     ChannelPruner(criterion="l1")._cut(run, (1 - share) * count_parameters(network))
     return run.network
 
 
 def prune_blocks(network, share):
-    """Remove blocks from the last of conv4_x on, as long as there are more than one a phase."""
+    """Remove blocks, conv4_x before other phases, last ones first; return None if too few."""
 
     def order(name):
         phase, _, number = name.rpartition(".")
@@ -81,7 +81,7 @@ KINDS = {"elements": prune_elements, "channels": prune_channels, "blocks": prune
 
 
 def make_networks(backbone, shares):
-    """Return a row for each kind and share: the network as it predicts, and its real sparsity."""
+    """Return a row for each kind and share: the network with folded norms, and its sparsity."""
     loaded, _ = load_backbone(backbone, weights=None)
     network = RRRNet(loaded, n_classes=20).eval()
     total, rows = count_nonzero(network.parameters()), []
@@ -103,7 +103,7 @@ def make_networks(backbone, shares):
 
 
 def time_in_turns(rows, device, rounds, image_size):
-    """Return the median latency and its 95 % interval of each network, run in turns."""
+    """Return the median latency and its 95 % interval of each network over interleaved rounds."""
     times = [
         [
             measure_latency(row["network"], 1, image_size, device, repeats=3, warmup=1).median

@@ -2,9 +2,9 @@
 
     python -m benchmarks.memory [--images 400 4000 40000]
 
-Draws the files into a temporary folder (64x64 JPEGs of gradients), then imports, fits for one
-epoch and predicts all in a process of its own for each number, and reports the peak after each.
-Needs a Unix.
+Writes the files to a temporary folder (64x64 JPEGs of gradients). For each number of files, a new
+process imports the package, fits for one epoch and predicts all images, and reports the peak after
+each step. Requires Unix.
 """
 
 import argparse
@@ -24,7 +24,7 @@ N_CLASSES = 10
 
 
 def draw(folder, n_images, size=64):
-    """Draw gradients whose direction is the class."""
+    """Write images of gradients whose direction encodes the class."""
     rng = np.random.default_rng(0)
     axis = np.linspace(-1, 1, size)
     for i in range(n_images):
@@ -35,7 +35,7 @@ def draw(folder, n_images, size=64):
 
 
 def work(folder, n_images):
-    """Import, fit and predict; print [what, seconds, peak in GB so far] of each, as JSON."""
+    """Import, fit and predict; print [step, seconds, peak in GB so far] of each as JSON."""
     start = time.perf_counter()
 
     def report(what):
@@ -57,7 +57,7 @@ def work(folder, n_images):
 
 
 def measure(folder, n_images):
-    """Return [what, seconds, peak in GB so far] of a process that works on so many images."""
+    """Return [step, seconds, peak in GB so far] for each step of a process with `n_images`."""
     command = [sys.executable, "-m", "benchmarks.memory", "--work", folder]
     command += ["--images", str(n_images)]
     run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

@@ -1,11 +1,11 @@
-"""Accuracy, seconds to fit and images per second to predict on a folder of data sets.
+"""Accuracy, seconds to fit and images predicted per second on a folder of data sets.
 
     python -m benchmarks.micro --data DIR
 
-DIR holds sets as benchmarks.data describes. Nothing is chosen on the test images.
-Each set is fitted with the bundled weights and with random ones, for three seeds. Where
-DIR/README.md tabulates an accuracy ``hog`` for the sets, it stands beside ours. A fit whose
-row is in the results already is not run again: delete micro.csv to measure other code.
+DIR contains sets in the form described in benchmarks.data. Test images are used for no choice.
+Each set is fitted with the bundled weights and with random ones, for three seeds. If DIR/README.md
+has a table with an accuracy ``hog`` for the sets, it is shown beside ours. Fits that already have a
+row in the results are not repeated: delete micro.csv to measure changed code.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def measure(folder, seed, weights):
 
 
 def write_table(rows, hog, path):
-    """Write the means over seeds as a table in Markdown."""
+    """Write the means over seeds as a Markdown table."""
     both = ["pretrained", "None"]
     mean = rows.pivot_table("accuracy", "set", "weights").reindex(columns=both)
     spread = rows.pivot_table("accuracy", "set", "weights", aggfunc="std").reindex(columns=both)

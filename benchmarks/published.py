@@ -1,4 +1,4 @@
-"""The published procedure, as a reference for speed: branch after branch, in float32.
+"""Published training procedure, as a speed reference: one branch after the other, in float32.
 
 RRR-Net (arXiv:2310.01157), section 4.2: every branch has its own pass through the frozen stump,
 its own optimiser and its own pass over the data.
@@ -16,7 +16,7 @@ from sklearn_rrr.networks.image_network import Normalize
 
 
 class PublishedProcedure:
-    """M branches of RRR-Net, each trained by itself.
+    """M branches of RRR-Net, each trained separately.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class PublishedProcedure:
     n_classes, n_branches : int
     blocks : tuple of 4 int
     channels_last : bool
-        The published code leaves images as they come, channels first.
+        Memory format; the published code uses channels first.
     """
 
     def __init__(self, backbone, n_classes, n_branches, blocks, channels_last):
@@ -50,7 +50,7 @@ class PublishedProcedure:
         return nn.Sequential(*phases, *head).to(memory_format=self.layout).train()
 
     def step(self, images, labels):
-        """Show one batch (B, 3, S, S) to every branch."""
+        """Train every branch on one batch (B, 3, S, S)."""
         for branch, optimizer in zip(self.branches, self.optimizers, strict=True):
             with torch.no_grad():
                 features = self.stump(images.contiguous(memory_format=self.layout))

@@ -1,4 +1,4 @@
-"""Tables of results that grow row by row, and go on where they were."""
+"""Run jobs that add rows to a table of results, and resume interrupted runs."""
 
 import time
 
@@ -10,7 +10,7 @@ from sklearn_rrr._files import write_atomically
 
 
 def read_rows(file, text):
-    """Read rows; columns named in `text` stay words: a set may be named NA, a digest all digits."""
+    """Read rows; columns in `text` stay strings, such as a set NA or a digest of digits only."""
     numbers = [name for name in pd.read_csv(file, nrows=0) if name not in text]
     missing = {key: [""] for key in numbers}
     kinds = dict.fromkeys(text, str)
@@ -18,23 +18,27 @@ def read_rows(file, text):
 
 
 def run_jobs(jobs, file, key, text, n_jobs, describe):
-    """Run the jobs that a file has no rows of; return all of its rows.
+    """Run the jobs that have no row in a file yet; return all rows of the file.
 
     Parameters
     ----------
     jobs : iterable of (dict, callable, tuple)
-        The key of a job, and a function of the key, more arguments and the number of threads,
-        that returns one row.
+        Key, function and further arguments of each job. The function takes the key, the
+        arguments and the number of threads, and returns one row.
     file : Path
-        A CSV file; each row is in it as soon as it is there.
+        CSV file; each row is written as soon as its job ends.
     key : list of str
-        Columns that tell jobs apart.
+        Columns that identify a job.
     text : iterable of str
-        Columns of words.
+        Columns of strings.
     n_jobs : int
-        Jobs at a time; with more than one, each has one thread.
+        Number of parallel jobs; if it is more than one, each job has one thread.
     describe : str
-        A format of a row, for the line that is printed.
+        Format string of the line printed for each row.
+
+    Returns
+    -------
+    rows : DataFrame
     """
     rows = read_rows(file, text) if file.exists() else pd.DataFrame(columns=key)
     done = set(rows[key].itertuples(index=False, name=None))

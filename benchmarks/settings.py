@@ -1,10 +1,10 @@
-"""Choose the default settings for synth50 by cross-validation, in training halves only.
+"""Choose the default settings for synth50 by cross-validation on training halves only.
 
     python -m benchmarks.settings --data DIR
 
-DIR as benchmarks.data describes; the test images are not read. Each candidate is a dict of
-parameters, and of fields of `fine_tuning`. A row that is in the results already, of the same
-bundled weights, is not run again.
+DIR contains sets in the form described in benchmarks.data; test images are not read. Each candidate
+is a dict of parameters and of fields of `fine_tuning`. Candidates that already have a row in the
+results, with the same bundled weights, are not run again.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PAPER = {
 }
 RANDOM = {"weights": None, "steps": 1000} | PAPER
 RANDOM_GEOMETRIC = RANDOM | {"augmentation": "geometric"}
-# The first round began here.
+# Start of the first round.
 BASE = {
     "trainable": "all",
     "split": "aligned",
@@ -45,7 +45,7 @@ BASE = {
     "steps": 500,
 }
 GEOMETRIC = BASE | {"augmentation": "geometric"}
-# What it ended in: the second round began here.
+# Result of the first round and start of the second.
 SECOND = GEOMETRIC | {"learning_rate": 1e-3, "stump_lr_factor": 1.0, "steps": 1000}
 DEFAULT = SECOND | {"image_size": 96, "steps": 500}
 CANDIDATES = {
@@ -78,13 +78,13 @@ BUNDLED_HASH = BUNDLED["synth50"][1][:8]
 
 
 def nest(parameters):
-    """Return parameters of an estimator, with the names that reach the fields of fine_tuning."""
+    """Return estimator parameters, with fields of fine_tuning under their nested names."""
     known = FineTuning().get_params()
     return {f"fine_tuning__{k}" if k in known else k: v for k, v in parameters.items()}
 
 
 def measure(name, folder, n_folds, seed):
-    """Cross-validate a candidate on the training half of a set; return its row."""
+    """Cross-validate one candidate on the training half of one set; return its row."""
     paths, labels = read_set(folder)["train"]
     start, hits = time.perf_counter(), 0
     folds = StratifiedKFold(2, shuffle=True, random_state=seed).split(paths, labels)

@@ -1,11 +1,11 @@
-"""Speed: ours beside the published procedure, and beside what the processor can multiply.
+"""Speed compared with the published procedure, and with the processor's rate of products.
 
     python -m benchmarks.speed [--parts training,fit] [--rounds 5]
 
-Parts: training, branches, layouts, fit, inference, bundled, predicting. Each interleaves its
-contenders, round after round, and reports medians; ratios compare what ran in the same rounds.
-Weights and images are random: they do not enter the costs. Results go to benchmarks/results:
-speed.csv (a row for each contender), speed.md and speed.png.
+Parts: training, branches, layouts, fit, inference, bundled, predicting. Each part runs its
+contenders in interleaved rounds and reports medians; ratios compare contenders of the same rounds.
+Weights and images are random, because costs do not depend on them. Results are written to
+benchmarks/results: speed.csv (a row for each contender), speed.md and speed.png.
 """
 
 import argparse
@@ -40,7 +40,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def timed(function, repeats=3, context=nullcontext):
-    """Return a contender: a function that runs another and returns its seconds a time."""
+    """Return a contender: a function that runs `function` and returns the seconds per call."""
 
     def run():
         with context():
@@ -54,15 +54,15 @@ def timed(function, repeats=3, context=nullcontext):
 
 
 def interleave(contenders, rounds):
-    """Return the median seconds of each contender, after one round that does not count."""
+    """Return the median seconds of each contender, after one warm-up round."""
     table = pd.DataFrame([{k: run() for k, run in contenders.items()} for _ in range(rounds + 1)])
     return table.iloc[1:].median()
 
 
 def products(n=2048):
-    """Return the contenders that set the scale: one square product, by matmul and as convolution.
+    """Return the reference contenders: a square product, as matrix product and as convolution.
 
-    Where MKL is slow, as in float32 on other makers' processors, the convolution is not.
+    The convolution is fast even where MKL is slow, as in float32 on non-Intel processors.
     """
     contenders = {}
     for name, dtype in DTYPES.items():
@@ -75,7 +75,7 @@ def products(n=2048):
 
 
 def product_rates(seconds, n=2048):
-    """Return the multiply-adds a second of each precision, by the faster of the two ways."""
+    """Return the multiply-adds per second of each precision, by the faster of the two ways."""
     ways = ("matmul", "convolution")
     return {name: n**3 / min(seconds[f"{way} {name}"] for way in ways) for name in DTYPES}
 
@@ -91,7 +91,7 @@ def batch():
 
 
 def make_ours(n_branches, precision, form="auto"):
-    """Return a contender, steps of our training as `fit` takes them, and the network."""
+    """Return a contender that runs training steps as `fit` does, and its network."""
     backbone, _ = load_backbone("resnet152", weights=None)
     network = RRRNet(backbone, N_CLASSES, blocks=BLOCKS, n_branches=n_branches)
     network.freeze("branches").set_branch_form(form)
@@ -114,7 +114,7 @@ def make_published(channels_last, context=nullcontext):
 
 
 def count_products(network, images):
-    """Return the multiply-adds of a step in the stump, the branches, and their first layers."""
+    """Return the multiply-adds of a step in the stump, the branches and their first layers."""
     counts = {"stump": 0, "branches": 0, "first": 0}
 
     def count(part):
@@ -122,7 +122,7 @@ def count_products(network, images):
             macs = output.numel() * layer.weight[0].numel()
             counts[part] += macs
             if part == "branches" and inputs[0].shape[1] == layer.weight.shape[1]:
-                counts["first"] += macs  # its input has no gradient
+                counts["first"] += macs  # the gradient of its input is not computed
 
         return hook
 
@@ -143,7 +143,7 @@ def count_products(network, images):
 
 
 def training(rounds):
-    """Images a second, all branches; and the share of what the product rate allows."""
+    """Images per second through all branches, and the share of the product rate."""
     contenders = {
         "published procedure, channels first": make_published(channels_last=False),
         "published procedure, channels last": make_published(channels_last=True),
@@ -168,7 +168,7 @@ def training(rounds):
 
 
 def branches(rounds):
-    """Step time against the number of branches, at equal budget."""
+    """Step time against the number of branches, at equal total size."""
     numbers = (1, 2, 4, 8, 16, 32, 64)
     contenders = {(b, p): make_ours(b, p)[0] for p in DTYPES for b in numbers}
     seconds = interleave(contenders, rounds)
@@ -181,7 +181,7 @@ def branches(rounds):
 
 
 def layouts(rounds):
-    """Step time with the branches' convolutions in each form; `fit` uses "auto"."""
+    """Step time by the form of the branches' convolutions; `fit` uses "auto"."""
     cases = [(1, "bf16"), (8, "bf16"), (32, "bf16"), (8, "fp32")]
     forms = {"bf16": ("auto", "grouped", "matrix", "looped"), "fp32": ("auto", "looped")}
     names = [(*case, form) for case in cases for form in forms[case[1]]]
@@ -196,7 +196,7 @@ def layouts(rounds):
 
 
 def fit(rounds, n_images=256, epochs=6):
-    """fit end to end, with the paper's augmentation where not said, beside the bare step."""
+    """End-to-end `fit`, by default with the paper's augmentation, beside the bare step."""
     images, labels = draw_images(n_images, SIZE)
     settings = {"weights": None, "trainable": "branches", "augmentation": "paper"}
     settings |= {"max_epochs": epochs, "norm_warmup_epochs": 0}
@@ -233,7 +233,7 @@ def fit(rounds, n_images=256, epochs=6):
 
 
 def inference(rounds):
-    """One image and 32, end to end from uint8, in every engine."""
+    """End-to-end prediction of 1 and of 32 uint8 images in every engine."""
     images, labels = draw_images(2 * N_CLASSES, SIZE)
     settings = {"weights": None, "trainable": "head", "max_epochs": 1, "norm_warmup_epochs": 0}
     with tempfile.TemporaryDirectory() as folder:
@@ -277,7 +277,7 @@ def inference(rounds):
 
 
 def _bare_forward(clf, n):
-    """Return a contender: the forward pass alone, of floats that lie as they should."""
+    """Return a contender: the forward pass alone, of floats in the best memory format."""
     network = clf._fold(torch.device("cpu"))
     images = torch.rand(n, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
 
@@ -289,7 +289,7 @@ def _bare_forward(clf, n):
 
 
 def bundled(rounds):
-    """The defaults: fit on 400 images of 64x64 in 20 classes."""
+    """Default settings: fit on 400 images of 64x64 in 20 classes."""
     images, labels = draw_images(400, 64)
 
     def fit_time(**parameters):
@@ -312,7 +312,7 @@ def bundled(rounds):
 
 
 def predicting(rounds, n_images=4000):
-    """The defaults: predict images of 64x64, end to end."""
+    """Default settings: end-to-end prediction of images of 64x64."""
     images, labels = draw_images(n_images, 64)
     contenders = {}
     for name, parameters in {
@@ -338,7 +338,7 @@ PARTS = {
 
 
 def write(table):
-    """Write all parts measured so far as Markdown and as a picture."""
+    """Write all parts measured so far as Markdown."""
     lines = []
     for name, rows in table.groupby("part", sort=False):
         rows = rows.drop(columns="part").dropna(axis=1, how="all")

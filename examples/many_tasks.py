@@ -3,8 +3,8 @@
 Ten tasks on one backbone
 ===========================
 
-Each digit against the others is a task of its own. NetTailor keeps the backbone's weights and adds
-lean proxies, so that a task is a small file beside the one of the backbone that all of them share.
+Recognising one digit among the others is one task, so there are ten. NetTailor keeps the backbone's
+weights and adds lean proxies, so that each task is a small file and all share one backbone file.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ rows = {}
 with tempfile.TemporaryDirectory() as folder:
     store = MultiTaskStore(folder)
     for digit in range(10):
-        # One number of blocks leaves nothing to choose: no sweep, and no images held out.
+        # `n_removed` is a single number, so no sweep and no hold-out images are needed.
         clf = NetTailorClassifier(
             n_removed=8, max_epochs=8, image_size=32, validation_fraction=None,
             class_weight="balanced", random_state=0,

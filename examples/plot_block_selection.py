@@ -1,11 +1,11 @@
 """
-======================
-How many blocks it needs
-======================
+==============================
+Selecting the number of blocks
+==============================
 
-Forward selection on digits: from one block a phase, pre-trained blocks are added one by one and
-training goes on. The control, the smallest network trained as long, tells whether it was the
-blocks that helped, or the epochs. Beside it, the course of the last training.
+Forward selection on digits: starting from one block per phase, pre-trained blocks are added one by
+one and training continues. The control, the smallest network trained for as many epochs, shows
+whether the blocks or the epochs helped. A second plot shows the last training.
 """
 
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ X_train, X_test, y_train, y_test = train_test_split(
     X / 16, y, train_size=400, stratify=y, random_state=0
 )
 
-# A third of the training images is held out for the scores; no step looks at the test images.
+# Scores come from a third of the training images, held out; the test images are not used.
 
 clf = RRRNetClassifier(n_branches=1, image_size=32, random_state=0)
 selector = BlockSelector(

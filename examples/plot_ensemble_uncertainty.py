@@ -1,12 +1,12 @@
 """
-============================================
-An ensemble that knows what it does not know
-============================================
+======================================
+Detecting unknown classes by ensembles
+======================================
 
-Branches that learned the same digits disagree on a digit that they have never seen. Their
-mutual information tells such images from the others, without a label. The other three pictures
-say how much the branches agree, whether their probabilities can be believed, and what the
-ensemble costs beside one network of the same size.
+Branches trained on the same digits disagree on a digit that was not in the training set. Their
+mutual information separates such images from the others without labels. Three further plots show
+how much the branches agree, how well their probabilities are calibrated, and how the cost of the
+ensemble compares with that of one network of the same size.
 """
 
 import matplotlib.pyplot as plt
@@ -26,7 +26,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 )
 known, seen = y_train != LEFT_OUT, y_test != LEFT_OUT
 
-# Two networks of about the same number of parameters learn nine of the ten digits.
+# Train two networks with about the same number of parameters on nine of the ten digits.
 
 models, errors = {"8 branches": {"n_branches": 8}, "unsplit": {"n_branches": 1}}, {}
 for name, parameters in models.items():
@@ -35,14 +35,14 @@ for name, parameters in models.items():
     errors[name] = 1 - clf.score(X_test[seen], y_test[seen])
     print(f"{name}: {100 * errors[name]:.1f} % of {seen.sum()} digits are misread")
 
-# Images of the digit left out are to have the larger mutual information: 1 is perfect, 0.5 chance.
+# Images of the excluded digit should have larger mutual information: 1 is perfect, 0.5 is chance.
 
 ensemble = models["8 branches"]
 information = ensemble.predict_uncertainty(X_test)["mutual_information"]
 auroc = roc_auc_score(~seen, information)
 print(f"AUROC of mutual information for the digit {LEFT_OUT}, never seen: {auroc:.3f}")
 
-# Four pictures; the radar needs polar axes.
+# Draw four plots; the radar chart needs polar axes.
 
 figure, axes = plt.subplot_mosaic(
     [["agreement", "reliability"], ["information", "costs"]],

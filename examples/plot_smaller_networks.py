@@ -3,9 +3,9 @@
 Smaller networks
 ================
 
-A network fitted on digits is made smaller: by the basis vectors of its convolutions, by their
-channels, and by both, one after the other, which trains for twice as long. What is left is drawn
-against the accuracy on test images; beside it, what the kernels of the first layer respond to.
+A network fitted on digits is pruned in three ways: by basis vectors of its convolutions, by
+channels, and by both in succession, which trains for twice as long. The first plot shows test
+accuracy against the remaining parameters, the second the responses of the first layer's kernels.
 """
 
 import matplotlib.pyplot as plt
@@ -25,8 +25,8 @@ X_train, X_test, y_train, y_test = train_test_split(
 clf = RRRNetClassifier(n_branches=1, image_size=32, max_epochs=15, random_state=0)
 clf.fit(X_train, y_train)
 
-# FrozenEstimator: each pruner starts from the fitted network instead of fitting it again. No images
-# are held out, since no score decides about anything here; all of them are used for training.
+# With FrozenEstimator, each pruner starts from the fitted network instead of refitting it. No score
+# decides anything here, so no images are held out and all are used for training.
 common = {"estimator": FrozenEstimator(clf), "validation_fraction": None, "n_steps": 3}
 common["random_state"] = 0
 ways = {

@@ -1,11 +1,11 @@
 """
-===============================================
-The images that the bundled backbone learned from
-===============================================
+=======================================
+Training images of the bundled backbone
+=======================================
 
-``synth50`` has seen no photograph. Code drew everything it was trained on: characters,
-fractals, solids, dead leaves, noise and small random programs. A row shows one source, a
-pair of columns one class: what both images share is what the network had to find.
+``synth50`` was pre-trained without photographs, on images drawn by code: characters, fractals,
+solids, dead leaves, noise and small random programs. Each row shows one source, each pair of
+columns one class: the network had to learn the features that both images share.
 """
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ PICTURE = "synthetic_images.png"
 
 images = SyntheticImages(dict.fromkeys(SOURCES, N_CLASSES), per_class=2, seed=7)
 
-# Image i is of class i modulo the number of classes, which are numbered source by source.
+# Image i belongs to class i modulo the number of classes; classes are numbered source by source.
 first, second = (
     np.stack(
         [images[i + k * images.n_classes][0].permute(1, 2, 0) for i in range(len(images) // 2)]

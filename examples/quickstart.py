@@ -2,8 +2,8 @@
 Handwritten digits in a minute
 ==============================
 
-Fits the default RRRNetClassifier and its unsplit control on half of scikit-learn's digits,
-predicts the other half, compares what the two networks cost, and draws what was misread.
+Fit the default RRRNetClassifier and its unsplit control on half of scikit-learn's digits, predict
+the other half, compare the costs of the two networks, and draw the misread digits.
 """
 
 import time
@@ -20,7 +20,7 @@ PICTURE = "quickstart_errors.png"
 
 
 def fit(name, X, y, **parameters):
-    """Fit on (X, y) with a progress bar; return the classifier and its seconds."""
+    """Fit on (X, y) with a progress bar; return the classifier and the seconds it took."""
     print(f"Fitting {name} on {len(X)} images of {X.shape[1]}x{X.shape[2]} pixels …")
     start = time.perf_counter()
     clf = RRRNetClassifier(random_state=0, verbose=1, **parameters).fit(X, y)
@@ -28,7 +28,7 @@ def fit(name, X, y, **parameters):
 
 
 def draw_errors(images, labels, probabilities, path, most=24):
-    """Draw the misread images with the probabilities of the guess and of the truth."""
+    """Draw the misread images with the probabilities of the predicted and the true class."""
     guesses = probabilities.argmax(1)
     wrong = np.flatnonzero(guesses != labels)[:most]
     n_rows = max(1, -(-len(wrong) // 6))

@@ -1,12 +1,12 @@
-"""Every way to a smaller network from the same starting one, on any folder of data sets.
+"""Compare compression methods from the same initial network, on any folder of data sets.
 
     python -m benchmarks.compress --data DIR
 
-A whole backbone is fine-tuned on the training half of each set; every system starts from that
-network, but RRR-Net and NetTailor, which start from its backbone. A pruner's trainings together are
-as long as the first fit; each of NetTailor's students learns as long. Nothing is chosen by test
-images. Each result is a row of ``rows.csv`` at once; then come accuracy against parameters and
-against measured latency.
+Fine-tunes a whole backbone on the training half of each set. Every system starts from that network,
+except RRR-Net and NetTailor, which start from the backbone. All trainings of a pruner together take
+as many steps as the first fit, and so does each of NetTailor's students. Test images are used for
+no choice. Each result is written to ``rows.csv`` at once; tables and plots of accuracy against
+parameters and against measured latency follow.
 """
 
 import argparse
@@ -40,7 +40,7 @@ KEY = ["backbone", "steps", "image_size", "system", "share", "set", "data", "see
 TEXT = ("set", "data", "system")
 START = "fine-tuned"
 BATCH_SIZE = FineTuningClassifier().batch_size
-# By the share of the parameters that is asked to go.
+# Functions of the fitted network and of the share of parameters to remove.
 PRUNERS = {
     "basis scaling": lambda start, share: BasisScalingPruner(start, target=share),
     "channels": lambda start, share: ChannelPruner(start, target=share),
@@ -60,7 +60,7 @@ PRUNERS = {
 
 
 def make_system(key, start, n_images):
-    """Return the unfitted estimator of one row."""
+    """Return the unfitted estimator for one row."""
     common = {"backbone": key["backbone"], "random_state": key["seed"]}
     if key["image_size"]:
         common["image_size"] = key["image_size"]
@@ -73,7 +73,7 @@ def make_system(key, start, n_images):
     if key["system"] == "NetTailor":
         return NetTailorClassifier(**common)
     pruner = PRUNERS[key["system"]](FrozenEstimator(start), key["share"])
-    # Where nothing is judged on images held out, none are.
+    # Hold images out only for pruners that score candidates on them.
     held_out = pruner.validation_fraction if key["system"].startswith("kernels") else None
     return pruner.set_params(validation_fraction=held_out, random_state=key["seed"])
 
@@ -83,7 +83,7 @@ def model_path(folder, key):
 
 
 def measure(key, folder, models, n_threads):
-    """Fit one system on one set, keep it in a file, and return its row."""
+    """Fit one system on one set, save it, and return its row."""
     sets = read_set(folder)
     (X, y), (X_test, y_test) = sets["train"], sets["test"]
     start = None
@@ -117,7 +117,7 @@ def measure(key, folder, models, n_threads):
 
 
 def list_jobs(options, folders, systems):
-    """Yield the jobs of some systems, a seed of all sets before the next one."""
+    """Yield the jobs of some systems, all sets of one seed before the next seed."""
     data = {folder: fingerprint(folder) for folder in folders}
     for seed in range(options.seeds):
         for folder in folders:

@@ -1,4 +1,4 @@
-"""Tables and a Pareto plot of the ways to a smaller network."""
+"""Tables and Pareto plots of the compression methods."""
 
 import joblib
 import matplotlib
@@ -17,9 +17,9 @@ ROUNDS = 5
 
 
 def measure_latencies(rows, path_of, key):
-    """Return the rows whose networks are at hand, with the latency of one image in ms.
+    """Return the rows whose networks are on disk, with the latency of one image in ms.
 
-    Networks of one set take turns, round after round; the median of the rounds counts.
+    Networks of one set run in interleaved rounds; the latency is the median over rounds.
     """
     tables = []
     for _, part in rows.groupby([*CONDITION, "set", "seed"], sort=False):
@@ -32,9 +32,10 @@ def measure_latencies(rows, path_of, key):
 
 
 def summarise(rows):
-    """Return a row a system and share: means over sets, and what is left of the start.
+    """Return a row per system and share: means over sets, with costs relative to the start.
 
-    ± is half of the 95 % interval over sets of the difference in accuracy to the start.
+    The start is the fine-tuned network. ± is half of the 95 % interval, over sets, of the
+    difference in accuracy to it.
     """
     start = rows[rows.system == "fine-tuned"].set_index(["set", "seed"])
     rows = rows.set_index(["set", "seed"])
@@ -53,7 +54,7 @@ def summarise(rows):
 
 
 def summarise_nettailor(rows):
-    """Return how many sets end within half a point of their teacher, and how much is gone."""
+    """Return NetTailor's students and teachers by set, and which meet the goal of the benchmark."""
     own = rows[rows.system == "NetTailor"]
     if not len(own):
         return None
@@ -77,10 +78,10 @@ def summarise_nettailor(rows):
 
 
 def summarise_retraining(rows):
-    """Return progressive against usual retraining, set by set and over sets.
+    """Compare progressive with usual retraining by set, and as a mean over sets.
 
-    Of runs with the same share and seed; ± is half of the 95 % interval over seeds, and in the
-    last row over sets.
+    Pairs have the same share and seed. ± is half of the 95 % interval over seeds, and in the rows
+    "mean" over sets.
     """
     names = ["kernels, progressive", "kernels, usual"]
     pairs = rows[rows.system.isin(names)].pivot(
@@ -118,7 +119,7 @@ def write(rows, latencies, folder):
             title_of = "### Kernels: progressive against usual retraining"
             lines += [title_of, "", *markdown(retrained, "set, share asked"), ""]
         name = "_".join(map(str, condition))
-        # Means over other sets are not to be compared.
+        # Means over different sets are not comparable.
         draw(table[table.sets == table.sets.max()], title, folder / f"pareto_{name}.png")
     text = "\n".join(lines)
     (folder / "report.md").write_text(text)

@@ -1,10 +1,10 @@
-"""The experiments of RRR-Net (arXiv:2310.01157) on any folder of data sets.
+"""Experiments of RRR-Net (arXiv:2310.01157) on any folder of data sets.
 
     python -m benchmarks.paper --data DIR
 
-DIR holds sets as benchmarks.data describes. Every fit is a row of ``fits.csv`` at once; one that
-is there already is not run again. Then come the tables and the figures of what is there. Test
-images are read to report, and nothing is chosen by them.
+DIR contains sets in the form described in benchmarks.data. Each fit is written to ``fits.csv`` as
+soon as it ends; fits that already have a row are not run again. Tables and figures of all rows
+follow. Test images are used only to report results, not for any choice.
 """
 
 import argparse
@@ -28,10 +28,10 @@ SHARED = replace(FineTuning.published(), sampling="shared")
 SETTINGS = {
     "default": {},
     "published": PUBLISHED,
-    # As published, but with the same batches for all branches, at the backbone's image size.
+    # As published, but with the same batches for all branches and the backbone's image size.
     "shared": PUBLISHED | {"fine_tuning": SHARED, "image_size": None},
 }
-# A fit is known by these.
+# These columns identify a fit.
 KEY = ["backbone", "settings", "epochs", "image_size", "model", "set", "data", "seed"]
 
 
@@ -40,7 +40,7 @@ OVERRIDES = {"epochs": "max_epochs", "image_size": "image_size"}
 
 
 def make_model(name, seed, backbone, settings, **parameters):
-    """Return an unfitted model, one of A to E, or of "<n> branches"."""
+    """Return an unfitted model: one of A to E, or E with "<n> branches"."""
     given = {"backbone": backbone, "random_state": seed} | SETTINGS[settings] | parameters
     if name.endswith(" branches"):
         return paper_models(**given)["E"].set_params(n_branches=int(name.split()[0]))
@@ -70,9 +70,9 @@ def measure(key, folder, n_threads):
 
 
 def list_fits(options):
-    """Yield the folder and the key of every fit; a seed of all sets before the next one."""
+    """Yield the folder and the key of every fit, all sets of one seed before the next seed."""
     folders = find_sets(options.data, options.sets)
-    for folder in folders:  # before the first fit
+    for folder in folders:  # report invalid sets before the first fit
         read_set(folder)
     data = {folder: fingerprint(folder) for folder in folders}
     for settings, seed, folder, model in product(
@@ -94,14 +94,14 @@ def list_fits(options):
 
 
 def run_fits(options, file):
-    """Run the fits that the file has no row of; return all of its rows."""
+    """Run the fits that have no row in the file yet; return all rows of the file."""
     jobs = [(key, measure, (folder,)) for folder, key in list_fits(options)]
     line = "{settings} {model} {set} {seed}: error {error:.3f}, {fit_seconds:.0f} s"
     return run_jobs(jobs, file, KEY, TEXT, options.jobs, line)
 
 
 def measure_costs(options, file):
-    """Measure size and latency of the models with ten classes; a row each."""
+    """Return the size and latency of each model with ten classes, and write them to a file."""
     backbone, _ = load_backbone(options.backbone, weights=None)
     size = options.image_size or backbone.image_size
     forms = {

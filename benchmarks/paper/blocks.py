@@ -1,9 +1,9 @@
-"""Figure 4 of RRR-Net: error against the number of blocks, beside a control of equal epochs.
+"""Figure 4 of RRR-Net: error against the number of blocks, with a control of equal epochs.
 
     python -m benchmarks.paper.blocks --data DIR --set NAME
 
-Runs Algorithm 1 on the training half of one set, without its stop, on images held out of it. A
-search that was killed goes on from ``build/blocks``.
+Runs Algorithm 1 without its stopping criterion on the training half of one set, with errors on
+hold-out images from that half. An interrupted search resumes from ``build/blocks``.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from matplotlib import pyplot
 
 
 def search(options, seed):
-    """Run one search; return its results with the seed."""
+    """Run one search; return its results with a column for the seed."""
     X, y = read_set(options.data / options.set)["train"]
     clf = RRRNetClassifier(
         options.backbone,
@@ -45,7 +45,7 @@ def search(options, seed):
 
 
 def mean_and_interval(rows):
-    """Return mean error and half of its 95 % interval over seeds, by the number of epochs."""
+    """Return the mean error and half of its 95 % interval over seeds, by number of epochs."""
     errors = rows.assign(error=1 - rows.score).groupby("epochs").error
     return errors.mean(), errors.agg(half_width).fillna(0)
 

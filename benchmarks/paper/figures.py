@@ -1,4 +1,4 @@
-"""The figures of the paper, drawn from the rows of the experiments."""
+"""Draw the figures of the paper from the rows of the experiments."""
 
 import re
 
@@ -29,7 +29,7 @@ LABELS = {
 
 
 def draw_all(rows, costs, folder):
-    """Draw every figure that the rows allow into files of the folder."""
+    """Draw every figure for which there are enough rows, and save it in the folder."""
     for title, part in by_condition(rows):
         name = re.sub(r"\W+", "_", title)
         paired = complete(part)
@@ -43,7 +43,7 @@ def draw_all(rows, costs, folder):
 
 
 def draw_errors(rows, title, path):
-    """Draw the error of each set and model with its interval, and box plots over sets."""
+    """Draw the error and interval of each set and model, and box plots over sets."""
     errors, half = mean_errors(rows), half_widths(rows).fillna(0)
     order = errors.mean(axis=1).sort_values().index
     width = 0.15
@@ -66,7 +66,7 @@ def draw_errors(rows, title, path):
 
 
 def draw_gaps(rows, title, path):
-    """Draw a heatmap of the gap to the best model of each set, sets clustered by it."""
+    """Draw a heatmap of the gap to the best model of each set, with sets clustered by gap."""
     errors = mean_errors(rows)
     gaps = 100 * errors.sub(errors.min(axis=1), axis=0)
     if len(gaps) > 2:
@@ -85,7 +85,7 @@ def draw_gaps(rows, title, path):
 
 
 def draw_spider(rows, costs, title, path):
-    """Draw error, parameters, multiply-adds and latency, each as a share of the largest."""
+    """Draw error, parameters, multiply-adds and latency, each relative to its maximum."""
     errors = mean_errors(rows).mean()
     costs = costs.set_index("models")
     report = {LABELS[m]: next(costs.loc[k] for k in costs.index if m in k) for m in errors.index}
@@ -101,7 +101,7 @@ def draw_spider(rows, costs, title, path):
 
 
 def draw_branches(errors, title, path):
-    """Draw the error against the number of branches, as Figure 5."""
+    """Draw the error against the number of branches, as in Figure 5."""
     figure, ax = pyplot.subplots(figsize=(6, 4), layout="constrained")
     ax.errorbar(errors.index, errors["mean error"], errors["± over seeds"].fillna(0), fmt="o-")
     ax.set_xscale("log", base=2)

@@ -1,4 +1,4 @@
-"""What the paper reports of its experiments: errors, intervals, tests, ranks."""
+"""Statistics reported in the paper: errors, intervals, tests and ranks."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ CONDITION = ["backbone", "settings", "epochs", "image_size"]
 
 
 def by_condition(rows):
-    """Yield (title, rows) of each backbone and settings."""
+    """Yield (title, rows) for each combination of backbone, settings, epochs and image size."""
     for condition, part in rows.groupby(CONDITION, sort=False):
         backbone, settings, epochs, size = condition
         title = f"{backbone}, {settings} settings"
@@ -17,7 +17,7 @@ def by_condition(rows):
 
 
 def mean_errors(rows):
-    """Return the error of each set (row) and model (column), a mean over seeds."""
+    """Return the mean error over seeds of each set (row) and model (column)."""
     return rows.pivot_table("error", "set", "model")
 
 
@@ -28,19 +28,19 @@ def half_width(errors):
 
 
 def half_widths(rows):
-    """Return half of the interval over seeds of each set (row) and model (column)."""
+    """Return half of the 95 % interval over seeds of each set (row) and model (column)."""
     return rows.pivot_table("error", "set", "model", aggfunc=half_width, dropna=False)
 
 
 def complete(rows):
-    """Return the rows of the models A to E, and of the sets and seeds that all of them have."""
+    """Return the rows of models A to E, for the sets and seeds that all present models share."""
     rows = rows[rows.model.isin(list("ABCDE"))]
     counts = rows.groupby(["set", "seed"]).model.transform("nunique")
     return rows[counts == rows.model.nunique()]
 
 
 def summarise(rows):
-    """Return a row for each model: error over sets, and the tests of E against it."""
+    """Return a row for each model: error over sets, and the test of E against the model."""
     errors = mean_errors(rows)
     table = pd.DataFrame(
         {
@@ -61,9 +61,9 @@ def summarise(rows):
 
 
 def compare(errors, others):
-    """Return the p-value of the one-tailed Wilcoxon signed-rank test that errors are smaller.
+    """Return the p-value of the one-tailed Wilcoxon signed-rank test that `errors` are smaller.
 
-    Pairs are sets, with the mean over seeds: seeds of one set are not independent.
+    Each pair is one set with its means over seeds, since seeds of one set are not independent.
     """
     difference = errors - others
     if not difference.any():
@@ -93,9 +93,9 @@ def report(rows, costs):
 
 
 def branch_errors(rows):
-    """Return mean error and its 95 % interval over seeds for each number of branches.
+    """Return the mean error and half of its 95 % interval over seeds by number of branches.
 
-    On the sets that have all numbers; C is one branch, E is eight.
+    Only sets and seeds with all numbers of branches are included. C has one branch, E has eight.
     """
     names = {"C": 1, "E": 8}
     numbers = rows.model.map(lambda m: names.get(m) or m.removesuffix(" branches"))
@@ -127,7 +127,7 @@ def _plus_minus(half):
 
 
 def markdown(table, index):
-    """Yield the lines of a table in Markdown."""
+    """Yield the lines of a Markdown table."""
     yield f"| {index} | " + " | ".join(map(str, table.columns)) + " |"
     yield "|---" * (table.shape[1] + 1) + "|"
     for name, row in zip(table.index, table.itertuples(index=False), strict=True):

@@ -1,1 +1,1 @@
-"""Fitted classifiers as files, with and without torch."""
+"""Save, load and export fitted classifiers, with and without torch."""

@@ -1,7 +1,7 @@
-"""Fitted classifiers as files: saved without pickle, and exported to ONNX.
+"""Save and load fitted classifiers without pickle.
 
-A saved file is safetensors: the network as tensors, all else as JSON in the file's header.
-Reading one executes nothing.
+A saved file is in safetensors format: the network's weights are tensors, everything else is
+JSON in the file's header. Reading a file executes no code from it.
 """
 
 import json
@@ -36,7 +36,7 @@ from sklearn_rrr.training.devices import seeded
 from sklearn_rrr.training.settings import Settings
 
 HEADER = "sklearn_rrr"
-TASK = "shared"  # in the content of a file that holds what is not shared
+TASK = "shared"  # key in the header of a file that holds one task without its backbone
 ESTIMATORS = {
     cls.__name__: cls
     for cls in (RRRNetClassifier, LastLayerClassifier, FineTuningClassifier, NetTailorClassifier)
@@ -56,32 +56,32 @@ def save(estimator, path):
     Parameters
     ----------
     estimator : RRRNetClassifier or other classifier
-        Fitted. Of a search, a pruner, a selector or a pipeline without preprocessing, the
-        classifier inside is saved. Its parameters must be plain values: no functions, generators
-        or dicts of weights.
+        Fitted classifier, or a search, pruner, selector or pipeline without preprocessing, from
+        which the classifier inside is saved. Its parameters must be plain values: no functions,
+        generators or dicts of weights.
     path : str or path
-        The file to write; one that exists is replaced.
+        File to write. An existing file is replaced.
 
     Raises
     ------
     NotFittedError
-        If it was not fitted.
+        If `estimator` is not fitted.
     TypeError
-        For other objects, and for a parameter that JSON cannot hold.
+        If `estimator` is another kind of object, or a parameter cannot be stored as JSON.
     ValueError
-        For a pipeline with preprocessing steps, which the file would lack.
+        If `estimator` is a pipeline with preprocessing steps, which cannot be saved.
     OSError
         If the file cannot be written.
 
     See Also
     --------
-    load : Read the file.
-    export_onnx : For machines without torch.
+    load : Load the file.
+    export_onnx : Export the classifier for machines without torch.
 
     Notes
     -----
-    Metadata routing requests are not kept, nor the images in `skipped_` that were no files, nor
-    the teacher of a :class:`NetTailorClassifier`, which does not predict.
+    The file contains no metadata routing requests, no in-memory images from `skipped_`, and no
+    teacher of a :class:`NetTailorClassifier`, which prediction does not need.
 
     Examples
     --------
@@ -104,21 +104,21 @@ def save(estimator, path):
 
 
 def describe(estimator, without=("teacher",)):
-    """Return all of a fitted classifier but its network's tensors, in what JSON can hold.
+    """Return a fitted classifier without its network's tensors, as JSON-compatible values.
 
-    Parameters of the names in `without` become None.
+    Parameters named in `without` are set to None.
     """
     if type(estimator) is not ESTIMATORS.get(type(estimator).__name__):
         raise TypeError(
-            f"`load` would not know a {type(estimator).__qualname__}; it knows "
-            f"{', '.join(ESTIMATORS)}. Use joblib.dump for a class of your own."
+            f"`load` does not support the class {type(estimator).__qualname__}, only "
+            f"{', '.join(ESTIMATORS)}. Use joblib.dump for other classes."
         )
     state = estimator.__getstate__()
     for name in ("_metadata_request", "teacher_"):
         state.pop(name, None)
     state |= {name: None for name in without if name in state}
     module = state.pop("module_")
-    # Settings of the last training; what trains on settles its own augmentation.
+    # Only a record of the last training: further training resolves its augmentation again.
     for settings in ("_settings_used", "fine_tuning_"):
         if callable(state[settings].augmentation):
             state[settings] = replace(state[settings], augmentation=None)
@@ -137,22 +137,24 @@ def describe(estimator, without=("teacher",)):
 
 
 def write(path, content, tensors):
-    """Write tensors, and what JSON can hold, as one safetensors file."""
+    """Write tensors and JSON-compatible content as one safetensors file."""
     write_atomically(path, serialize(tensors, {HEADER: json.dumps(content)}))
 
 
 def check_target(path):
-    """Return the path of a file that can be written."""
+    """Return `path` as a Path, after checking that its folder exists."""
     path = Path(path)
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"`path`={str(path)!r}: there is no folder {str(path.parent)!r}.")
+        raise FileNotFoundError(
+            f"`path`={str(path)!r}: the folder {str(path.parent)!r} does not exist."
+        )
     if path.is_dir():
-        raise IsADirectoryError(f"`path`={str(path)!r} is a folder; name a file in it.")
+        raise IsADirectoryError(f"`path`={str(path)!r} is a folder; give the path of a file.")
     return path
 
 
 def find_classifier(estimator):
-    """Return the fitted classifier inside an estimator that needs no preprocessing."""
+    """Return the fitted classifier inside an estimator without preprocessing steps."""
     kind = (
         f"a classifier of sklearn_rrr, such as {', '.join(ESTIMATORS)}, or a pipeline, search, "
         "pruner or selector of one"
@@ -163,7 +165,7 @@ def find_classifier(estimator):
 
 
 def encode(value, name):
-    """Turn a value into what JSON can hold; tuples, arrays and records carry a tag."""
+    """Return a JSON-compatible copy of a value; tuples, dicts, arrays and records get a tag."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic) and not isinstance(value.item(), np.generic):
@@ -185,7 +187,7 @@ def encode(value, name):
         return str(value)
     cure = "Use joblib.dump." if name.endswith("_") else "Set a plain value, or use joblib.dump."
     raise TypeError(
-        f"`{name}` holds a {type(value).__name__}, which a file without code cannot hold; got "
+        f"`{name}` contains a {type(value).__name__}, which cannot be saved without pickle; got "
         f"{repr(value)[:80]}. {cure}"
     )
 
@@ -194,27 +196,27 @@ def encode(value, name):
 
 
 def load(path):
-    """Load a classifier that :func:`save` wrote; nothing in the file is executed.
+    """Load a classifier from a file written by :func:`save`, without executing code from it.
 
     Parameters
     ----------
     path : str or path
-        A file that `save` wrote.
+        File written by `save`.
 
     Returns
     -------
     estimator : object
-        The fitted classifier, on the CPU.
+        Fitted classifier, on the CPU.
 
     Raises
     ------
     ValueError
-        If the file is missing, damaged, no such file, or of a backbone that is not
+        If the file is missing, damaged or not written by `save`, or if its backbone is not
         registered.
 
     See Also
     --------
-    save : Write the file.
+    save : Save the classifier.
 
     Examples
     --------
@@ -231,16 +233,16 @@ def load(path):
     """
     content, tensors = read(path)
     if TASK in content:
-        raise ValueError(f"{path} holds a task without its backbone; use sklearn_rrr.load_task.")
+        raise ValueError(f"{path} contains a task without its backbone; use sklearn_rrr.load_task.")
     with explained_damage(path):
         return rebuild(content, tensors, str(path))
 
 
 def read(path):
-    """Read a file that :func:`write` wrote: its content and its tensors."""
+    """Return the content and the tensors of a file written by :func:`write`."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"`path` names {str(path)!r}, which is no file.")
+        raise ValueError(f"`path`={str(path)!r} is not a file.")
     try:
         with safe_open(path, "pt") as file:
             header = (file.metadata() or {}).get(HEADER)
@@ -248,10 +250,10 @@ def read(path):
     except SafetensorError as error:
         raise ValueError(
             f"{path} was not written by sklearn_rrr.save, or is damaged ({error}). Nothing in it "
-            "was executed. A file of joblib is for joblib.load, if you trust it."
+            "was executed. If it is a joblib file that you trust, use joblib.load."
         ) from error
     if header is None:
-        raise ValueError(f"{path} holds tensors, but was not written by sklearn_rrr.save.")
+        raise ValueError(f"{path} contains tensors, but was not written by sklearn_rrr.save.")
     with explained_damage(path):
         content = json.loads(header)
         if not isinstance(content, dict):
@@ -261,21 +263,20 @@ def read(path):
 
 @contextmanager
 def explained_damage(path):
-    """Turn what the content of a file may raise into an error that says so."""
+    """Re-raise errors caused by the content of a file as a ValueError that names the file."""
     try:
         yield
     except DAMAGE as error:
         raise ValueError(
-            f"{path} cannot be loaded: {error or type(error).__name__}. It is damaged, of another "
-            "version of sklearn_rrr, or of a backbone that is to be registered before."
+            f"{path} cannot be loaded: {error or type(error).__name__}. It is damaged, was "
+            "saved by another version of sklearn_rrr, or needs a backbone that is not registered."
         ) from error
 
 
 def rebuild(content, tensors, source, complete=None):
-    """Build the network of a file's content, fill it, and the estimator around it.
+    """Rebuild a fitted estimator from the content and the tensors of a file.
 
-    `complete` takes the network, the tensors and the content, and returns all tensors, where the
-    file does not hold them all.
+    If the file contains only part of the tensors, `complete(module, tensors)` returns all of them.
     """
     cls, network = ESTIMATORS[content["estimator"]], content["network"]
     state = {name: decode(value) for name, value in content["state"].items()}
@@ -283,9 +284,9 @@ def rebuild(content, tensors, source, complete=None):
     if missing := (FITTED | set(known)) - state.keys():
         raise ValueError(f"{min(missing)!r} is missing")
     if unknown := [name for name in state if hasattr(cls, name) and name not in known]:
-        raise ValueError(f"{unknown[0]!r} is no attribute of a fitted classifier")
+        raise ValueError(f"{unknown[0]!r} is not an attribute of a fitted classifier")
     arguments = decode(network["arguments"])
-    with seeded(0, torch.device("cpu")):  # initial weights are drawn, and are of no use
+    with seeded(0, torch.device("cpu")):  # the initial random weights are overwritten below
         backbone = make_backbone(network["backbone"])
         _check_arguments(cls, arguments, tensors, len(state["classes_"]), backbone)
         module = (TailoredNet if cls is NetTailorClassifier else RRRNet)(backbone, **arguments)
@@ -295,7 +296,7 @@ def rebuild(content, tensors, source, complete=None):
         tensors = complete(module, tensors)
     check_state(tensors, module.state_dict(), source, network["backbone"])
     module.load_state_dict(tensors)
-    if module.is_reduced:  # layers might have shapes that do not follow each other
+    if module.is_reduced:  # the shapes of successive layers might not match
         with torch.no_grad():
             module.eval()(torch.zeros(2, 3, 32, 32))
     module.to(memory_format=torch.channels_last).freeze(state["trainable_"]).eval()
@@ -305,10 +306,10 @@ def rebuild(content, tensors, source, complete=None):
 
 
 def _check_arguments(cls, arguments, tensors, n_classes, backbone):
-    """Check the numbers of a file's network before anything is built of them."""
+    """Check the sizes stored in a file before building a network from them."""
     n_branches, n_outputs = tensors["head.bias"].shape
     valid = arguments["n_classes"] == n_outputs == n_classes
-    if cls is NetTailorClassifier:  # the network itself looks at its paths
+    if cls is NetTailorClassifier:  # TailoredNet checks the paths itself
         valid &= arguments.keys() == {"n_classes", "paths", "static"}
         valid &= n_branches == 1 and arguments["static"] is True
     else:
@@ -316,10 +317,11 @@ def _check_arguments(cls, arguments, tensors, n_classes, backbone):
         depths = zip(arguments["blocks"], backbone.depths, strict=True)
         valid &= all(kept <= depth for kept, depth in depths)
     if not valid:
-        raise ValueError("the network is not the one that its tensors belong to")
+        raise ValueError("the description of the network does not match its tensors")
 
 
 def decode(value):
+    """Invert :func:`encode`."""
     if isinstance(value, list):
         return [decode(item) for item in value]
     if not isinstance(value, dict):

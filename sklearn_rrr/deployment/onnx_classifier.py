@@ -1,4 +1,4 @@
-"""Predict with an exported classifier; this module imports neither torch nor torchvision."""
+"""Predict with an exported classifier, without importing torch or torchvision."""
 
 import json
 import os
@@ -20,42 +20,42 @@ PRECISIONS = ("fp32", "bf16")
 BATCH = 64
 METADATA = ("classes", "image_size")
 WANTED = "X must be uint8 images, (n, h, w) or (n, h, w, c), or a list of images or paths"
-EIGHT_BITS = "pictures must have 8 bits a channel, such as gray or RGB"
-CONVERT = "Bring it to that range and convert it to 'L' before."
+EIGHT_BITS = "images must have 8 bits per channel, such as gray or RGB"
+CONVERT = "Scale it to 0 to 255 and convert it to mode 'L'."
 
 
 class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
-    """Classifier from a file that :func:`~sklearn_rrr.export_onnx` wrote.
+    """Classifier read from a file written by :func:`~sklearn_rrr.export_onnx`.
 
-    It predicts with ONNX Runtime, or OpenVINO, and needs no torch. The file is read at the
-    first prediction; there is nothing to fit.
+    Predictions run in ONNX Runtime or OpenVINO, without torch. The classifier needs no fitting;
+    the file is read at the first prediction.
 
     Parameters
     ----------
     path : str or path
         The ``.onnx`` file.
     engine : {"onnxruntime", "openvino"}, default="onnxruntime"
-        What runs it.
+        Engine that runs the network.
     precision : {"fp32", "bf16"}, default="fp32"
-        Arithmetic; bf16 is OpenVINO's, for processors that have it. Probabilities then
-        agree to about two digits.
+        Arithmetic precision. "bf16" needs OpenVINO, and is meant for processors with bf16
+        instructions; its probabilities agree with those of "fp32" to about two digits.
     n_threads : int or None, default=None
-        Threads of the engine; None leaves it the choice.
+        Number of threads, at least 1. None leaves the choice to the engine.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, as the exported classifier was given them.
+        Class labels of the exported classifier.
     image_size_ : int
-        Height and width that images are resized to, in pixels.
+        Height and width in pixels to which images are resized.
 
     See Also
     --------
-    export_onnx : Write the file.
+    export_onnx : Export a fitted classifier.
 
     Examples
     --------
-    The file is one that :func:`~sklearn_rrr.export_onnx` wrote; its example runs both.
+    The example of :func:`~sklearn_rrr.export_onnx` writes a file and predicts with it.
 
     >>> from sklearn_rrr import OnnxClassifier
     >>> clf = OnnxClassifier("birds.onnx", engine="openvino", precision="bf16")
@@ -77,7 +77,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         return True
 
     def fit(self, X=None, y=None):
-        """Read the file, and learn nothing.
+        """Read the file without training.
 
         Parameters
         ----------
@@ -89,7 +89,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         self : object
-            The classifier itself.
+            The unchanged classifier.
         """
         self._open()
         return self
@@ -105,8 +105,8 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
     def _metadata(self, name, index):
         try:
             return self._open()[index]
-        except (ValueError, ImportError) as error:  # so that hasattr tells the truth
-            raise AttributeError(f"{name} is not known: {error}") from error
+        except (ValueError, ImportError) as error:  # so that hasattr returns False
+            raise AttributeError(f"{name} is not available: {error}") from error
 
     def predict_proba(self, X):
         """Predict the probability of each class.
@@ -114,25 +114,27 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            An array of uint8, (n, h, w) or (n, h, w, c) in gray, RGB or RGBA, or a list,
-            1-D array or Series of such images, which may differ in size, of PIL images of 8
-            bits a channel, or of paths. They are decoded as :class:`RRRNetClassifier` does.
+            uint8 array of shape (n, h, w) or (n, h, w, c), in gray, RGB or RGBA; or a list, 1-D
+            array or Series of such images, of PIL images with 8 bits per channel, or of paths.
+            Items may differ in size. Decoding is the same as in :class:`RRRNetClassifier`.
 
         Returns
         -------
         probabilities : ndarray of shape (n, n_classes)
-            float32; rows sum to 1; columns in the order of `classes_`.
+            Probabilities as float32. Rows sum to 1; columns are in the order of `classes_`.
 
         Raises
         ------
         ValueError
-            If the exported file or an image file cannot be used, or images have another form
-            or dtype.
+            If the exported file or an image file cannot be read, or if images have another
+            shape or dtype.
+        ImportError
+            If the engine is not installed.
         """
         return self._predict(X, 0)
 
     def predict_branches(self, X):
-        """Predict the probabilities of each branch.
+        """Predict the class probabilities of each branch.
 
         Parameters
         ----------
@@ -142,7 +144,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         probabilities : ndarray of shape (n, n_branches, n_classes)
-            Their mean over branches is :meth:`predict_proba`.
+            Probabilities by branch; their mean over branches is :meth:`predict_proba`.
         """
         return self._predict(X, 1)
 
@@ -157,7 +159,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         y : ndarray of shape (n,)
-            The labels of largest probability.
+            Labels with the largest probability.
         """
         classes, _, _ = self._open()
         return classes[self.predict_proba(X).argmax(1)]
@@ -167,11 +169,11 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         return np.concatenate([run(batch)[output] for batch in _batches(X)])
 
     def _open(self):
-        """Return (classes, image size, function); the file is read if anything changed."""
+        """Return (classes, image size, function); read the file again if anything changed."""
         self._check_parameters()
         path = Path(self.path)
         if not path.is_file():
-            raise ValueError(f"`path` names {str(path)!r}, which is no file.")
+            raise ValueError(f"`path`={str(path)!r} is not a file.")
         changed = path.stat().st_mtime_ns
         key = (str(path), changed, self.engine, self.precision, self.n_threads)
         if getattr(self, "_opened", (None,))[0] != key:
@@ -187,7 +189,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
             raise ValueError("`precision`='bf16' needs `engine`='openvino'; got 'onnxruntime'.")
         n = self.n_threads
         if n is not None and (not isinstance(n, Integral) or isinstance(n, bool) or n < 1):
-            raise ValueError(f"`n_threads` must be an int of at least 1, or None; got {n!r}.")
+            raise ValueError(f"`n_threads` must be an int >= 1 or None; got {n!r}.")
 
     def _read(self, path):
         start = _start_openvino if self.engine == "openvino" else _start_onnxruntime
@@ -195,10 +197,10 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
             run, metadata = start(path, self.n_threads, self.precision)
         except ImportError as error:
             raise ImportError(
-                f"`engine`={self.engine!r} needs it installed: pip install {self.engine}."
+                f"`engine`={self.engine!r} is not installed: pip install {self.engine}."
             ) from error
-        except Exception as error:  # each engine has its own
-            raise ValueError(f"{path} is no file that {self.engine} can run: {error}") from error
+        except Exception as error:  # each engine raises its own types
+            raise ValueError(f"{path} cannot be run by {self.engine}: {error}") from error
         try:
             classes = decode_array(json.loads(metadata["classes"]))
             return classes, int(metadata["image_size"]), run
@@ -214,7 +216,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
 def decode_array(record):
     """Return the array of {"array": list, "dtype": str}: numbers, booleans, strings or objects.
 
-    A long dtype of strings in a damaged file would take memory, so their length is their own.
+    The length of strings is inferred: an excessive one in a damaged dtype would exhaust memory.
     """
     dtype = np.dtype(record["dtype"])
     if dtype.kind not in "biufUO":
@@ -226,12 +228,12 @@ def decode_array(record):
 
 
 def _batches(X):
-    """Yield uint8 batches (n, h, w, 3), of images of one size each."""
+    """Yield uint8 batches (n, h, w, 3); all images of a batch have the same size."""
     if isinstance(X, np.ndarray) and X.ndim in (3, 4) and len(X):
         if X.ndim == 3 and X.shape[2] in (1, 3, 4):
             raise ValueError(
-                f"X has the shape {X.shape}, which could be one image. It needs the batch axis, "
-                "X[np.newaxis]; gray images need a channel axis here, X[..., np.newaxis]."
+                f"X has the shape {X.shape}, which could be one image. Add a batch axis, "
+                "X[np.newaxis], to one image, or a channel axis, X[..., np.newaxis], to gray ones."
             )
         yield from (_as_rgb(X[start : start + BATCH]) for start in range(0, len(X), BATCH))
     elif (isinstance(X, (list, tuple)) or getattr(X, "ndim", 0) == 1) and len(X):
@@ -242,7 +244,7 @@ def _batches(X):
 
 
 def _decode(image):
-    """Return the pixels of a file, PIL image or array-like."""
+    """Return the pixels of an image file, PIL image or array-like."""
     if isinstance(image, (str, os.PathLike)):
         pixels, animated = decode_file(image)
         if pixels.dtype != np.uint8:
@@ -265,8 +267,8 @@ def _as_rgb(images):
     channels = images.shape[3] if images.ndim == 4 else 0
     if images.dtype != np.uint8 or channels not in (1, 3, 4) or 0 in shape:
         raise ValueError(
-            f"{WANTED}; got {images.dtype} of shape {shape} as one image. Put channels last, and "
-            "bring numbers to uint8, 255 for white."
+            f"{WANTED}; got {images.dtype} of shape {shape} as one image. Put channels last and "
+            "scale values to uint8, with 255 for white."
         )
     return np.ascontiguousarray(to_rgb(images))
 
@@ -275,7 +277,7 @@ def _as_rgb(images):
 
 
 def _start_onnxruntime(path, n_threads, precision):
-    """Return a function from images to the outputs, and the file's metadata."""
+    """Return a function that maps images to the outputs, and the file's metadata."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -290,10 +292,10 @@ _first_use = threading.Lock()
 
 @cache
 def _openvino_core():
-    """Return the one OpenVINO of the process.
+    """Return the process's only OpenVINO core, which is never released.
 
-    Its CPU plugin lends the thread that first compiles a stack for signals, and unmaps it when
-    the last model is gone, in whatever thread; a signal would then end the process.
+    OpenVINO's CPU plugin gives the thread that first compiles a model an alternate signal stack,
+    and unmaps it with the last model, in whichever thread; the next signal would then be fatal.
     """
     import openvino
 
@@ -306,7 +308,7 @@ def _start_openvino(path, n_threads, precision):
     model = core.read_model(path)
     try:
         metadata = {k: model.get_rt_info(["framework", k]).astype(str) for k in METADATA}
-    except RuntimeError:  # it has none
+    except RuntimeError:  # the file has no such metadata
         metadata = {}
     config = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
     if n_threads:
@@ -314,7 +316,7 @@ def _start_openvino(path, n_threads, precision):
     compiled, own = core.compile_model(model, "CPU", config), threading.local()
 
     def run(images):
-        if not hasattr(own, "request"):  # a request serves one thread
+        if not hasattr(own, "request"):  # a request is not thread-safe
             own.request = compiled.create_infer_request()
         return list(own.request.infer([images]).values())
 

@@ -1,4 +1,4 @@
-"""Export of a fitted classifier to ONNX."""
+"""Export fitted classifiers to ONNX."""
 
 import json
 
@@ -11,7 +11,7 @@ from sklearn_rrr.deployment.model_files import check_target, encode, find_classi
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
 
-OPSET = 18  # of ONNX
+OPSET = 18  # version of the ONNX operator set
 
 
 # ---------------------------------------------------------------------------------- ONNX
@@ -20,26 +20,28 @@ OPSET = 18  # of ONNX
 def export_onnx(estimator, path):
     """Export a fitted classifier to ONNX, from pixels to probabilities.
 
-    The graph takes "images", uint8 RGB of any size, (n, h, w, 3), resizes and normalises
-    them as `predict_proba` does, and gives "probabilities" (n, n_classes) and
-    "branch_probabilities" (n, n_branches, n_classes). n, h and w are free. Classes and
-    image size stand in the metadata.
+    The graph has one input, "images", uint8 RGB of shape (n, h, w, 3), which it resizes and
+    normalises as `predict_proba` does. Its outputs are "probabilities" (n, n_classes) and
+    "branch_probabilities" (n, n_branches, n_classes). The axes n, h and w are dynamic. The
+    metadata contain the classes and the image size.
 
     Parameters
     ----------
     estimator : RRRNetClassifier or other classifier
-        Fitted on images, not on rows that are no pixels. Of a search, a pruner, a selector or a
-        pipeline without preprocessing, the classifier inside is exported.
+        Classifier fitted on images, or a search, pruner, selector or pipeline without
+        preprocessing, from which the classifier inside is exported.
     path : str or path
-        The file to write, usually ``.onnx``.
+        File to write, usually ``.onnx``. An existing file is replaced.
 
     Raises
     ------
     ImportError
-        Without onnx and onnxscript: ``pip install onnx onnxscript``.
-    NotFittedError, TypeError, ValueError
-        If it was not fitted, is no image classifier, was fitted on numbers that uint8 images do
-        not cover, or is a pipeline with preprocessing steps.
+        If onnx or onnxscript is missing: ``pip install onnx onnxscript``.
+    NotFittedError, TypeError
+        If `estimator` is not fitted, or is not an image classifier.
+    ValueError
+        If `estimator` was fitted on rows of numbers that are not images, or is a pipeline with
+        preprocessing steps.
 
     See Also
     --------
@@ -63,8 +65,8 @@ def export_onnx(estimator, path):
     path = check_target(path)
     if estimator._image_format.black is not None:
         raise ValueError(
-            "The classifier was fitted on rows of numbers, not on images: ONNX export is for "
-            f"uint8 images, and rows of shape {estimator.image_shape_in_} are scaled otherwise."
+            "The classifier was fitted on rows of numbers, not on images: ONNX export needs uint8 "
+            f"images, but rows of shape {estimator.image_shape_in_} are scaled by their own range."
         )
     try:
         import onnx
@@ -96,7 +98,7 @@ def export_onnx(estimator, path):
 
 
 class _Pixels(nn.Module):
-    """A network from uint8 images to probabilities."""
+    """Network that maps uint8 images to probabilities."""
 
     def __init__(self, network, image_size):
         super().__init__()
@@ -109,10 +111,10 @@ class _Pixels(nn.Module):
 
 
 def resize_like_torch(images, size):
-    """Resize uint8 (B, h, w, 3) -> float (B, 3, S, S) as torch does uint8.
+    """Resize uint8 (B, h, w, 3) to float (B, 3, S, S) as torch resizes uint8 images.
 
-    ONNX's Resize rounds otherwise. torch's antialiased bilinear filter has weights of 16
-    bits, and rounds after each axis, width first; hardly one value in 1,000 is one off.
+    ONNX's own Resize operator rounds differently. torch's antialiased bilinear filter has 16-bit
+    weights and rounds after each axis, width first; about one value in 1,000 differs by one.
     """
     (across, unit_x), (down, unit_y) = (_filter(images.shape[axis], size) for axis in (2, 1))
     x = images.float().permute(0, 3, 1, 2) @ across.T  # (B, 3, h, S)
@@ -122,7 +124,7 @@ def resize_like_torch(images, size):
 
 
 def _filter(n, size):
-    """Return the weights of one axis, whole numbers (S, n), and the number that means 1."""
+    """Return the filter of one axis as integer weights (S, n), and the integer that means 1."""
     ratio = torch.scalar_tensor(n, dtype=torch.float64) / size
     support = ratio.clamp(min=1)
     center = (torch.arange(size, dtype=torch.float64)[:, None] + 0.5) * ratio

@@ -1,7 +1,7 @@
-"""Many tasks on one backbone: what belongs to a task alone is a file of its own.
+"""Save and load many NetTailor tasks that share one backbone.
 
-A network of NetTailor (CVPR 2019) keeps the weights of the backbone's blocks, so that only proxies,
-scales, norm statistics and the head are a task's. Files are safetensors, as those of ``save``.
+A NetTailor network (CVPR 2019) reuses the backbone's blocks unchanged, so a task's file contains
+only proxies, scales, norm statistics and the head. Files are in the format of ``save``.
 """
 
 import hashlib
@@ -30,25 +30,25 @@ BACKBONE = "backbone.safetensors"
 
 
 def save_task(estimator, path):
-    """Save what a tailored classifier does not share with its backbone, without pickle.
+    """Save a tailored classifier without the weights of its backbone, and without pickle.
 
     Parameters
     ----------
     estimator : NetTailorClassifier
-        Fitted, with parameters that :func:`sklearn_rrr.save` can keep. Of a search or a pipeline
-        without preprocessing, the classifier inside is saved.
+        Fitted classifier with parameters that :func:`sklearn_rrr.save` supports, or a search or
+        pipeline without preprocessing, from which the classifier inside is saved.
     path : str or path
-        The file to write; one that exists is replaced.
+        File to write. An existing file is replaced.
 
     Raises
     ------
     NotFittedError, TypeError, ValueError, OSError
-        As :func:`sklearn_rrr.save`.
+        As in :func:`sklearn_rrr.save`; TypeError also for other classifiers.
 
     See Also
     --------
-    load_task : Read the file.
-    MultiTaskStore : A folder of tasks with their backbone.
+    load_task : Load the file.
+    MultiTaskStore : Folder of tasks with their backbone.
 
     Examples
     --------
@@ -73,40 +73,40 @@ def save_task(estimator, path):
 
 
 def _find_tailored(estimator):
-    """Return the fitted NetTailorClassifier inside an estimator that needs no preprocessing."""
+    """Return the fitted NetTailorClassifier inside an estimator without preprocessing steps."""
     estimator = find_classifier(estimator)
     if not isinstance(estimator, NetTailorClassifier):
         raise TypeError(
-            "`estimator` must be a NetTailorClassifier, whose blocks are those of its backbone; "
+            "`estimator` must be a NetTailorClassifier, which shares blocks with its backbone; "
             f"got a {type(estimator).__name__}. Use sklearn_rrr.save."
         )
     return estimator
 
 
 def load_task(path, weights="pretrained"):
-    """Load a classifier from the file of its task and the weights of its backbone.
+    """Load a classifier from a task's file and the weights of the backbone.
 
     Parameters
     ----------
     path : str or path
-        A file that :func:`save_task` wrote.
+        File written by :func:`save_task`.
     weights : str, path or dict, default="pretrained"
-        The backbone's weights, as of :func:`sklearn_rrr.load_backbone`.
+        Weights of the backbone, as in :func:`sklearn_rrr.load_backbone`.
 
     Returns
     -------
     estimator : NetTailorClassifier
-        Fitted, on the CPU. Its `weights` are those given here, from which a new fit of it, or of a
-        clone, starts; its `teacher` is not kept, and is None.
+        Fitted classifier, on the CPU. Its parameter `weights` is the value given here, so that
+        refitting starts from these weights; its parameter `teacher` is None.
 
     Raises
     ------
     ValueError
-        If a file is missing or damaged, or the task belongs to other weights.
+        If a file is missing or damaged, or the task was trained on other weights.
 
     See Also
     --------
-    save_task : Write the file.
+    save_task : Save a task.
 
     Examples
     --------
@@ -129,7 +129,7 @@ def load_task(path, weights="pretrained"):
         whole = TailoredNet(backbone, **module.arguments)
         keys = set(whole.task_keys())
         if strange := sorted(keys ^ delta.keys()):
-            raise ValueError(f"{strange[0]!r} is missing, or is not of the task")
+            raise ValueError(f"{strange[0]!r} is missing, or does not belong to the task")
         if _digest(whole) != content[TASK]:
             raise ValueError(
                 "the task was trained on other weights of the backbone "
@@ -138,7 +138,7 @@ def load_task(path, weights="pretrained"):
         return whole.state_dict() | delta
 
     if TASK not in content:
-        raise ValueError(f"{path} holds a whole classifier; use sklearn_rrr.load.")
+        raise ValueError(f"{path} contains a whole classifier; use sklearn_rrr.load.")
     with explained_damage(path):
         estimator = rebuild(content, tensors, str(path), complete)
     given = str(weights) if isinstance(weights, Path) else weights
@@ -146,7 +146,7 @@ def load_task(path, weights="pretrained"):
 
 
 def _digest(module):
-    """Return the SHA-256 of the weights that a network shares with its backbone."""
+    """Return the SHA-256 digest of the weights that a network shares with its backbone."""
     digest, state = hashlib.sha256(), module.state_dict()
     for key in sorted(module.shared_keys()):
         digest.update(key.encode())
@@ -155,17 +155,22 @@ def _digest(module):
 
 
 class MultiTaskStore:
-    """A folder with the weights of one backbone and a small file for each task.
+    """Folder with the weights of one backbone and a small file for each task.
 
     Parameters
     ----------
     folder : str or path
-        Made if it is not there. A folder that is a store already keeps its backbone's weights.
+        Folder of the store, created if missing. An existing store keeps its backbone's weights.
     backbone : str, default="synth50"
         Name of the backbone.
-    weights : optional
-        Its weights, as of :func:`sklearn_rrr.load_backbone`; those that the tasks are trained
-        with. Random ones cannot be shared.
+    weights : str, path or dict, default="pretrained"
+        Weights of the backbone on which the tasks are trained, as in
+        :func:`sklearn_rrr.load_backbone`. Random weights are refused. Ignored if the store exists.
+
+    Raises
+    ------
+    ValueError
+        If the weights are random, or do not fit the backbone.
 
     Examples
     --------
@@ -189,13 +194,13 @@ class MultiTaskStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / BACKBONE
         if file.exists():
-            load_backbone(backbone, file)  # an error where it is another one
+            load_backbone(backbone, file)  # raises if the file belongs to another backbone
             return
         network, trained = load_backbone(backbone, weights)
         if not trained:
             raise ValueError(
-                f"`weights`={weights!r} are random for the backbone {backbone!r}: tasks can share "
-                "only what was trained before. Give a file or a state dict."
+                f"`weights`={weights!r} are random for the backbone {backbone!r}: tasks can only "
+                "share pre-trained weights. Give a file or a state dict."
             )
         write_atomically(file, serialize(network.state_dict()))
 
@@ -206,29 +211,30 @@ class MultiTaskStore:
     def tasks(self):
         """Names of the tasks, sorted."""
         files = (path.name for path in self.folder.glob("*.safetensors"))
-        # Those that begin with a dot were being written when something stopped it.
+        # A leading dot marks a file whose writing was interrupted.
         names = (name for name in files if name != BACKBONE and not name.startswith("."))
         return sorted(name.removesuffix(".safetensors") for name in names)
 
     def add(self, name, estimator):
-        """Write the file of a task.
+        """Add a task to the store.
 
         Parameters
         ----------
         name : str
-            Letters, digits, "_", "-" and "."; a task of this name is replaced.
+            Name of the task: letters, digits, "_", "-" and ".". An existing task of the same
+            name is replaced.
         estimator : NetTailorClassifier
-            Fitted on the store's backbone.
+            Classifier fitted on the store's backbone.
 
         Returns
         -------
         store : MultiTaskStore
-            This one.
+            The store itself.
 
         Raises
         ------
         TypeError, ValueError
-            For other estimators and names, and for one that was trained on other weights.
+            If `name` or `estimator` is invalid, or `estimator` was trained on other weights.
         """
         path = self._path(name)
         estimator = _find_tailored(estimator)
@@ -236,7 +242,7 @@ class MultiTaskStore:
         trial = path.with_name(f".{path.name}")
         try:
             save_task(estimator, trial)
-            load_task(trial, self.folder / BACKBONE)  # what cannot be loaded is not kept
+            load_task(trial, self.folder / BACKBONE)  # keep only files that can be loaded
             trial.replace(path)
         finally:
             trial.unlink(missing_ok=True)
@@ -253,29 +259,34 @@ class MultiTaskStore:
             )
 
     def load(self, name):
-        """Build the classifier of a task.
+        """Load the classifier of a task.
 
         Parameters
         ----------
         name : str
-            One of `tasks`.
+            Name of the task, one of `tasks`.
 
         Returns
         -------
         estimator : NetTailorClassifier
-            Fitted, on the CPU.
+            Fitted classifier, on the CPU.
+
+        Raises
+        ------
+        ValueError
+            If the store has no task of this name, or its file is damaged.
         """
         if name not in self.tasks:
             raise ValueError(f"`name` must be one of {self.tasks}; got {name!r}.")
         return load_task(self._path(name), self.folder / BACKBONE)
 
     def sizes(self):
-        """Return the size of each file.
+        """Return the size of each file of the store.
 
         Returns
         -------
         megabytes : pandas.Series
-            Of the backbone, and of each task.
+            Sizes in MB (10^6 bytes), indexed by "backbone" and the names of the tasks.
         """
         names = {"backbone": self.folder / BACKBONE, **{t: self._path(t) for t in self.tasks}}
         sizes = {name: path.stat().st_size / 1e6 for name, path in names.items()}
@@ -285,7 +296,7 @@ class MultiTaskStore:
         fits = isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name)
         if not fits or f"{name}.safetensors" == BACKBONE:
             raise ValueError(
-                "`name` must be letters, digits, _, - and ., not first a dot, and not "
-                f"'backbone'; got {name!r}."
+                "`name` must be letters, digits, _, - and ., must not start with a dot, and must "
+                f"not be 'backbone'; got {name!r}."
             )
         return self.folder / f"{name}.safetensors"

@@ -1,4 +1,4 @@
-"""Checkpoints: the digest that identifies a search, its results as files, its lock."""
+"""Checkpoints of a search: its digest, its stored results and its lock."""
 
 import io
 import json
@@ -16,21 +16,26 @@ from sklearn_rrr.images.forms import as_numpy
 
 
 def digest_search(parameters, data):
-    """Return a hexadecimal digest of a search, the same in every process.
+    """Return a hexadecimal digest of a search that is the same in every process.
 
     Parameters
     ----------
     parameters : dict of str to object
-        Functions and classes enter by their names, estimators by their class and parameters.
+        Functions and classes are identified by their names, estimators by their class and
+        parameters.
     data : str
         Digest of the images, labels and weights.
+
+    Returns
+    -------
+    digest : str
 
     Raises
     ------
     TypeError
-        Naming the first parameter that cannot be pickled.
+        If a parameter cannot be pickled.
     """
-    # Apart from each other: within one digest, joblib tells shared objects from equal ones.
+    # One digest each: within a digest, joblib distinguishes shared objects from equal ones.
     digests = {name: _digest_parameter(name, value) for name, value in parameters.items()}
     return joblib.hash([digests, data])
 
@@ -38,20 +43,20 @@ def digest_search(parameters, data):
 def _digest_parameter(name, value):
     try:
         return joblib.hash(_reduce(value))
-    except Exception as error:  # pickling runs code of the user
+    except Exception as error:  # pickling may run user code
         raise TypeError(
-            f"`{name}` must be something that can be pickled if `checkpoint_dir` is given; got "
-            f"{value!r} ({error}). Use a function or class of a module instead of a lambda or a "
-            "local one, or leave `checkpoint_dir` out."
+            f"`{name}` must be picklable if `checkpoint_dir` is given; got {value!r} ({error}). "
+            "Use a function or class defined at the top level of a module, or "
+            "`checkpoint_dir`=None."
         ) from error
 
 
 def _reduce(value):
-    """Return what identifies a value, without the fitted state of estimators."""
+    """Return a value to hash, without the fitted state of estimators."""
     if isinstance(value, BaseEstimator):
         return [type(value), _reduce(value.get_params(deep=False))]
     if isinstance(value, (torch.Tensor, np.ndarray)):
-        return np.ascontiguousarray(as_numpy(value))  # strides enter the digest
+        return np.ascontiguousarray(as_numpy(value))  # the digest depends on strides
     if type(value) in (list, tuple):
         return type(value)(map(_reduce, value))
     if isinstance(value, dict):
@@ -60,14 +65,16 @@ def _reduce(value):
 
 
 class CheckpointFolder:
-    """Results by name, each a file that is whole or not there, and ``record.json``.
+    """Folder of results, one file each, and a record of the search in ``record.json``.
+
+    Files are written atomically, so none is ever incomplete.
 
     Parameters
     ----------
     folder : path
-        Made if it is not there.
+        Folder of the search, created if missing.
     record : dict
-        What JSON holds; replaced by that of the folder, if it has one.
+        Initial record, JSON-compatible. If the folder already has a record, that one is used.
     """
 
     def __init__(self, folder, record):
@@ -82,52 +89,54 @@ class CheckpointFolder:
         return self.folder / "record.json"
 
     def write_record(self):
+        """Write the current record to ``record.json``."""
         write_atomically(self._file, json.dumps(self.record).encode())
 
     def save(self, name, result):
-        """Write a result; it counts once the record says so."""
+        """Write a result; it is valid only once the record lists it."""
         buffer = io.BytesIO()
         joblib.dump(result, buffer)
         write_atomically(self.folder / f"{name}.joblib", buffer.getvalue())
 
     def load(self, name):
+        """Return the result of this name."""
         path = self.folder / f"{name}.joblib"
         with _explained(path):
             return joblib.load(path)
 
     def drop(self, names):
-        """Delete these results."""
+        """Delete the results of these names."""
         for name in names:
             (self.folder / f"{name}.joblib").unlink(missing_ok=True)
 
 
 @contextmanager
 def _explained(path):
-    """Turn what a damaged file raises, which may be anything, into an error with a cure."""
+    """Re-raise any error caused by a damaged file as a ValueError with a cure."""
     try:
         yield
     except Exception as error:
         raise ValueError(
-            f"{path} is damaged or not there ({error}); delete the folder to begin anew."
+            f"{path} is damaged or missing ({error}); delete its folder to start the search again."
         ) from error
 
 
 @contextmanager
 def locked(folder):
-    """Keep other processes from the same work; a process that ends gives its lock back.
+    """Lock the folder against other processes; a process that dies releases its lock.
 
     Raises
     ------
     ValueError
-        If another process has it.
+        If another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(folder / "lock").acquire(blocking=False)
     except Timeout as error:
         raise ValueError(
-            f"Another process is at work in {str(folder)!r}; wait for it, or give this one "
-            "a `checkpoint_dir` of its own."
+            f"Another process is using {str(folder)!r}; wait until it ends, or set another "
+            "`checkpoint_dir`."
         ) from error
     with lock:
         yield

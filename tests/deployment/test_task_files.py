@@ -104,12 +104,12 @@ def test_kinds_of_files_are_told_apart(fitted, weights, tmp_path):
     save_task(fitted, tmp_path / "task")
     save(copy.copy(fitted).set_params(weights=None), tmp_path / "whole")
     with pytest.raises(
-        ValueError, match=r"holds a task without its backbone; use sklearn_rrr\.load_task"
+        ValueError, match=r"contains a task without its backbone; use sklearn_rrr\.load_task"
     ):
         load(tmp_path / "task")
-    with pytest.raises(ValueError, match=r"holds a whole classifier; use sklearn_rrr\.load"):
+    with pytest.raises(ValueError, match=r"contains a whole classifier; use sklearn_rrr\.load"):
         load_task(tmp_path / "whole", weights)
-    with pytest.raises(ValueError, match="which is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         load_task(tmp_path / "nothing", weights)
 
 
@@ -120,7 +120,7 @@ def test_damaged_tasks_are_refused(fitted, weights, tmp_path):
     header = {"sklearn_rrr": json.dumps(content)}
     key = next(key for key in delta if "running_mean" in key)
     for wrong, match in [
-        ({k: v for k, v in delta.items() if k != key}, "is missing, or is not of the task"),
+        ({k: v for k, v in delta.items() if k != key}, "missing, or does not belong to the task"),
         (delta | {"stump.0.weight": torch.zeros(4, 3, 7, 7)}, "'stump.0.weight' is missing, or"),
         (delta | {key: torch.zeros(99)}, r"has the shape \(99,\)"),
         (delta | {key: delta[key] * torch.nan}, "NaN or infinite"),

@@ -307,8 +307,7 @@ def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, 
 def test_checkpoints_need_parameters_that_can_be_pickled(one_epoch, digits, tmp_path, name):
     selector = BlockSelector(one_epoch, max_blocks=4).set_params(**{name: lambda *_: 0.5})
     selector.set_params(checkpoint_dir=tmp_path)
-    name = name.removesuffix("__augmentation")
-    match = f"`{name}` must be something that can be pickled.*Use a function or class of a module"
+    match = f"`{name}` must be picklable.*Use a function or class defined at"
     with pytest.raises(TypeError, match=match):
         selector.fit(*digits)
     assert list(tmp_path.iterdir()) == []
@@ -326,7 +325,7 @@ sys.path.insert(0, {tests!r})
 import conftest
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
-from sklearn_rrr import BlockSelector, RRRNetClassifier
+from sklearn_rrr import BlockSelector, FineTuning, RRRNetClassifier
 from sklearn_rrr.search.block_search import BlockSearch
 
 def scorer(estimator, X, y):
@@ -346,7 +345,7 @@ def counted(*arguments):
 BlockSearch._train_one = counted
 X = np.load({images!r})
 clf = RRRNetClassifier("tiny", weights=None, n_branches=1, max_epochs=1, precision="fp32",
-                       augmentation=flip, random_state=np.random.RandomState(3))
+                       fine_tuning=FineTuning(augmentation=flip), random_state=np.random.RandomState(3))
 selector = BlockSelector(clf, tolerance=None, scoring=scorer, cv=StratifiedKFold(2, shuffle=True),
                          checkpoint_dir={folder!r})
 selector.fit(X, np.arange(len(X)) % 2)
@@ -386,7 +385,7 @@ def test_two_processes_on_one_search(one_epoch, digits, tmp_path, monkeypatch):
         clone(selector).fit(X, y)
 
     monkeypatch.setattr(BlockSearch, "_train_one", second)
-    with pytest.raises(ValueError, match="Another process is at work in"):
+    with pytest.raises(ValueError, match="Another process is using"):
         selector.fit(X, y)
 
 
