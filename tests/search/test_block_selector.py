@@ -345,7 +345,8 @@ def counted(*arguments):
 BlockSearch._train_one = counted
 X = np.load({images!r})
 clf = RRRNetClassifier("tiny", weights=None, n_branches=1, max_epochs=1, precision="fp32",
-                       fine_tuning=FineTuning(augmentation=flip), random_state=np.random.RandomState(3))
+                       fine_tuning=FineTuning(augmentation=flip),
+                       random_state=np.random.RandomState(3))
 selector = BlockSelector(clf, tolerance=None, scoring=scorer, cv=StratifiedKFold(2, shuffle=True),
                          checkpoint_dir={folder!r})
 selector.fit(X, np.arange(len(X)) % 2)
