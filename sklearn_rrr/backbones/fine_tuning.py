@@ -1,6 +1,6 @@
-"""Settings of a training, and which of them suit a backbone.
+"""Training settings.
 
-They stand with the backbones because a backbone recommends its own.
+They are defined next to the backbones because each backbone recommends its own.
 """
 
 from collections.abc import Callable
@@ -18,74 +18,76 @@ HEAD_INITS = ("random", "ridge")
 AUGMENTATIONS = ("paper", "geometric", "none")
 OPTIMIZERS = ("adamw", "sgd")
 LR_SCHEDULES = ("constant", "linear", "cosine", "steps", "onecycle")
-NONE = "None takes what suits the backbone."
+NONE = "None uses the value that suits the backbone."
 
 
 @dataclass(repr=False)
 class FineTuning(BaseEstimator):
-    """How a network is trained on top of a backbone.
+    """Settings to train a network that is built from a backbone.
 
-    Each field may be None: then the backbone's recommendation counts and, where it has none, the
-    setting of RRR-Net (section 4.2 and appendix C), named below. With random weights, everything
-    learns at the paper's rate, in the backbone's steps. A search reaches the fields as
-    ``fine_tuning__learning_rate`` and so on; a fitted estimator shows what they became as
-    ``fine_tuning_``.
+    A field that is None uses the value that the backbone recommends or, if it recommends none, the
+    default named below, which follows RRR-Net (section 4.2 and appendix C). With random weights,
+    all parts are trained, at the paper's learning rate and for the backbone's number of steps. A
+    search reaches the fields as ``fine_tuning__learning_rate`` and so on. A fitted estimator has
+    the resolved settings in ``fine_tuning_``.
 
     Parameters
     ----------
     trainable : {"head", "branches", "all"} or None, default=None
-        What learns. "branches", the paper's, includes the heads and freezes the stump; with it
-        and ``split="paper"``, an unsplit network starts with fresh norms, too (model [C]).
+        Part of the network to train. "branches", the default and the paper's choice, trains the
+        branches with their heads and freezes the stump; with ``split="paper"``, it resets the
+        norms of an unsplit network, too (the paper's model [C]).
     split : {"paper", "aligned"} or None, default=None
-        How branches take their kernels: "paper", by Algorithm 2, which mixes channels, with fresh
-        norms; "aligned", so that each branch is a true sub-network and keeps its norms.
+        How the branches get their kernels from the backbone. "paper", the default, uses Algorithm
+        2, which mixes channels, and resets the norms. With "aligned", each branch is a sub-network
+        of the backbone, including its norms.
     dropout : float or None, default=None
-        Probability in [0, 0.99] of dropout after each activation of the last two blocks; 0 unless
-        it is set. Model [D] has 0.05.
+        Probability of dropout after each activation of the last two blocks, in [0, 0.99]. The
+        default is 0; the paper's model [D] uses 0.05.
     sampling : {"shared", "independent"} or None, default=None
-        Whether the branches see the same batches, with one pass through the stump ("shared",
-        unless it is set), or each its own order and augmentation, as published.
+        Whether all branches use the same batches, with a single pass through the stump ("shared",
+        the default), or each branch its own order and augmentation, as in the paper.
     head_init : {"random", "ridge"} or None, default=None
-        How the heads start: at random, as published, or as a ridge regression on the features
-        that the training images have before training.
+        Initial weights of the heads: random, the default and the paper's choice, or those of a
+        ridge regression on the features of the training images.
     steps : int or None, default=None
-        Optimiser steps that an estimator with ``max_epochs=None`` spends. The paper's budget is
-        3,750: 300 epochs of 12.5 batches.
+        Number of optimiser steps if the estimator has ``max_epochs=None``. The default is 3,750,
+        the paper's 300 epochs of 12.5 batches.
     optimizer : {"adamw", "sgd"} or None, default=None
-        "adamw", the paper's, or stochastic gradient descent with momentum 0.9.
+        AdamW, the default and the paper's choice, or stochastic gradient descent with momentum
+        0.9.
     learning_rate : float or None, default=None
-        Step size of the optimiser; 1e-3 in the paper.
+        Learning rate, greater than 0. The default is the paper's 1e-3.
     stump_lr_factor : float or None, default=None
-        Factor in (0, 1] on the learning rate of the stump, where the stump learns.
+        Factor on the learning rate of a trainable stump, in (0, 1]. The default is 1.
     weight_decay : float or None, default=None
-        Weight decay, decoupled with AdamW; 0.01 in the paper.
+        Weight decay, at least 0; decoupled with AdamW. The default is the paper's 0.01.
     lr_schedule : {"constant", "linear", "cosine", "onecycle", "steps"} or None, default=None
-        Course of the learning rate, constant in the paper; "steps" divides it by ten after 40 %
-        and after 80 % of the steps.
+        Schedule of the learning rate, constant by default and in the paper. "steps" divides it by
+        ten after 40 % and after 80 % of the steps.
     ema_epochs : int, float or None, default=None
-        Last epochs over which weights are averaged; a float is a fraction of all epochs, 0.2
-        unless it is set. 0 switches averaging off. Early stopping does, too: its end is not known
-        beforehand.
+        Number of last epochs over which weights are averaged; a float is a fraction of all epochs.
+        The default is 0.2; 0 disables averaging. Early stopping disables it, too, because the
+        last epoch is not known in advance.
     norm_warmup_epochs : int or None, default=None
-        Passes that adapt the norm statistics of the frozen parts before training. None: as many
-        as show 4,000 images, from 1 to 10, but none for a whole pre-trained network of which only
-        the head learns (model [A]).
+        Number of passes that adapt the norm statistics of the frozen parts before training. None
+        uses as many as show 4,000 images, from 1 to 10, but none if only the head of a whole
+        pre-trained backbone is trained (the paper's model [A]).
     augmentation : {"paper", "geometric", "none"}, callable or None, default=None
-        "paper": two random transformations an image, out of 14. "geometric": two of rotation,
-        translation, scaling and shear. A callable takes and returns one image, a float tensor
-        (3, S, S) in [0, 1]. Rows and arrays less than 8 pixels high or wide are no pictures, and
-        are not augmented unless the field is set.
+        "paper", the default, applies two random transformations out of 14 to each image;
+        "geometric" applies two out of rotation, translation, scaling and shear. A callable maps
+        one image to another, both float tensors of shape (3, S, S) in [0, 1]. If the field is
+        None, rows and arrays of less than 8 pixels in height or width are not augmented.
     cache_features : bool or None, default=None
-        Whether the features of frozen parts are computed once and kept where no augmentation
-        changes them: up to 1 GiB in memory, up to 16 GiB in a temporary file. True unless it is
-        set.
+        Whether to compute the outputs of frozen parts only once if images are not augmented, and
+        to cache up to 1 GiB in memory or up to 16 GiB in a temporary file. The default is True.
     patience : int or None, default=None
-        Epochs without a better validation loss after which early stopping ends; 10 unless it is
-        set.
+        Number of epochs without a better validation loss after which early stopping ends the
+        training, at least 1. The default is 10.
 
     See Also
     --------
-    RRRNetClassifier : ``fine_tuning=FineTuning(...)``.
+    RRRNetClassifier : Classifier with the parameter ``fine_tuning=FineTuning(...)``.
 
     Examples
     --------
@@ -116,11 +118,11 @@ class FineTuning(BaseEstimator):
 
     @classmethod
     def published(cls):
-        """Return the settings of RRR-Net as published, whatever the backbone."""
+        """Return the published settings of RRR-Net, for any backbone."""
         return replace(DEFAULTS, sampling="independent", ema_epochs=60)
 
     def fill(self, *others):
-        """Return a copy in which each field that is None takes the first value that others have."""
+        """Return a copy in which None is replaced by the first value that `others` set."""
         chain = (self, *others)
         names = [field.name for field in fields(self)]
         values = {
@@ -130,20 +132,20 @@ class FineTuning(BaseEstimator):
         return replace(self, **values)
 
     def from_scratch(self):
-        """Return what a backbone's recommendation is for random weights.
+        """Return the recommendation for random weights: train all parts.
 
-        Everything learns, at the paper's rate.
+        Augmentation and steps are kept; other fields use the paper's values.
         """
         return FineTuning(trainable="all", augmentation=self.augmentation, steps=self.steps)
 
     def check(self):
-        """Raise ValueError or TypeError for a field that is out of range."""
+        """Raise a ValueError or TypeError if a field is out of range."""
         for name, check in self._checks().items():
             if getattr(self, name) is not None:
                 check(name, getattr(self, name))
 
     def _checks(self):
-        """Return {field: function of its name and its value}."""
+        """Return {field: function that checks a name and a value}."""
         return {
             "trainable": one_of(TRAINABLE),
             "split": one_of(SPLITS),
@@ -183,17 +185,17 @@ def _check_averaging(name, value):
     if isinstance(value, Integral):
         check_int(name, value, 0)
     else:
-        check_real(name, value, 0, 1, "Or use an int, a number of epochs.")
+        check_real(name, value, 0, 1, "Or use an int for a number of epochs.")
 
 
 def _check_augmentation(name, value):
     if not callable(value):
-        hint = "Or use a callable from one image (3, S, S) to another."
+        hint = "Or use a callable that maps one image (3, S, S) to another."
         check_choice(name, value, AUGMENTATIONS, hint)
 
 
-# What counts where neither the user nor the backbone says otherwise: the paper's settings, but
-# with one pass through the stump for all branches, and an average over a share of the epochs.
+# Defaults if neither the user nor the backbone sets a field: the paper's settings, except for a
+# single pass through the stump for all branches, and averaging over a fraction of the epochs.
 DEFAULTS = FineTuning(
     trainable="branches",
     split="paper",
