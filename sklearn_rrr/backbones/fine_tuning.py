@@ -1,6 +1,6 @@
-"""Fine-tuning settings.
+"""Training settings.
 
-They belong to the backbones because each backbone recommends some.
+They are defined next to the backbones because each backbone recommends its own.
 """
 
 from collections.abc import Callable
@@ -18,73 +18,76 @@ HEAD_INITS = ("random", "ridge")
 AUGMENTATIONS = ("paper", "geometric", "none")
 OPTIMIZERS = ("adamw", "sgd")
 LR_SCHEDULES = ("constant", "linear", "cosine", "steps", "onecycle")
-NONE = "Use None for the value that suits the backbone."
+NONE = "None uses the value that suits the backbone."
 
 
 @dataclass(repr=False)
 class FineTuning(BaseEstimator):
-    """Settings for training a network on top of a backbone.
+    """Settings to train a network that is built from a backbone.
 
-    A field that is None takes the backbone's recommendation or, if there is none, the fallback
-    named below, mostly the setting of RRR-Net (section 4.2 and appendix C). With random weights,
-    all layers are trained at the paper's learning rate, for the backbone's number of steps. A
-    search sets the fields as ``fine_tuning__learning_rate`` and so on; a fitted estimator has the
-    resolved settings in ``fine_tuning_``.
+    A field that is None uses the value that the backbone recommends or, if it recommends none, the
+    default named below, which follows RRR-Net (section 4.2 and appendix C). With random weights,
+    all parts are trained, at the paper's learning rate and for the backbone's number of steps. A
+    search reaches the fields as ``fine_tuning__learning_rate`` and so on. A fitted estimator has
+    the resolved settings in ``fine_tuning_``.
 
     Parameters
     ----------
     trainable : {"head", "branches", "all"} or None, default=None
-        Parts to train. "branches", the fallback, includes the heads and freezes the stump; with
-        it and ``split="paper"``, even an unsplit network starts with fresh norms (model [C]).
+        Part of the network to train. "branches", the default and the paper's choice, trains the
+        branches with their heads and freezes the stump; with ``split="paper"``, it resets the
+        norms of an unsplit network, too (the paper's model [C]).
     split : {"paper", "aligned"} or None, default=None
-        How branches inherit their kernels. "paper", the fallback: by Algorithm 2, which mixes
-        channels, with fresh norms. "aligned": each branch is a true sub-network with its norms.
+        How the branches get their kernels from the backbone. "paper", the default, uses Algorithm
+        2, which mixes channels, and resets the norms. With "aligned", each branch is a sub-network
+        of the backbone, including its norms.
     dropout : float or None, default=None
-        Probability in [0, 0.99] of dropout after each activation of the last two blocks. The
-        fallback is 0; model [D] uses 0.05.
+        Probability of dropout after each activation of the last two blocks, in [0, 0.99]. The
+        default is 0; the paper's model [D] uses 0.05.
     sampling : {"shared", "independent"} or None, default=None
-        "shared", the fallback: all branches see the same batches, with one pass through the
-        stump. "independent", as published: each branch has a separate order and augmentation.
+        Whether all branches use the same batches, with a single pass through the stump ("shared",
+        the default), or each branch its own order and augmentation, as in the paper.
     head_init : {"random", "ridge"} or None, default=None
-        Initial heads: random, as published and the fallback, or a ridge regression on the
-        features of the training images before training.
+        Initial weights of the heads: random, the default and the paper's choice, or those of a
+        ridge regression on the features of the training images.
     steps : int or None, default=None
-        Number of optimiser steps if the estimator has ``max_epochs=None``. The fallback is the
-        paper's 3,750: 300 epochs of 12.5 batches.
+        Number of optimiser steps if the estimator has ``max_epochs=None``. The default is 3,750,
+        the paper's 300 epochs of 12.5 batches.
     optimizer : {"adamw", "sgd"} or None, default=None
-        "adamw", the paper's and the fallback, or stochastic gradient descent with momentum 0.9.
+        AdamW, the default and the paper's choice, or stochastic gradient descent with momentum
+        0.9.
     learning_rate : float or None, default=None
-        Learning rate of the optimiser, > 0. The fallback is the paper's 1e-3.
+        Learning rate, greater than 0. The default is the paper's 1e-3.
     stump_lr_factor : float or None, default=None
-        Factor in (0, 1] on the learning rate of the stump, if it is trained. The fallback is 1.
+        Factor on the learning rate of a trainable stump, in (0, 1]. The default is 1.
     weight_decay : float or None, default=None
-        Weight decay >= 0, decoupled for AdamW. The fallback is the paper's 0.01.
+        Weight decay, at least 0; decoupled with AdamW. The default is the paper's 0.01.
     lr_schedule : {"constant", "linear", "cosine", "onecycle", "steps"} or None, default=None
-        Learning rate schedule. The fallback is the paper's "constant"; "steps" divides the rate
-        by ten after 40 % and after 80 % of the steps.
+        Schedule of the learning rate, constant by default and in the paper. "steps" divides it by
+        ten after 40 % and after 80 % of the steps.
     ema_epochs : int, float or None, default=None
-        Number of last epochs over which weights are averaged; a float is a fraction of all
-        epochs. The fallback is 0.2; 0 disables averaging. So does early stopping, because the
+        Number of last epochs over which weights are averaged; a float is a fraction of all epochs.
+        The default is 0.2; 0 disables averaging. Early stopping disables it, too, because the
         last epoch is not known in advance.
     norm_warmup_epochs : int or None, default=None
-        Passes that adapt the norm statistics of frozen layers before training. The fallback
-        is enough passes to show 4,000 images, 1 to 10, but 0 for an entire pre-trained network
-        if only its head is trained (model [A]).
+        Number of passes that adapt the norm statistics of the frozen parts before training. None
+        uses as many as show 4,000 images, from 1 to 10, but none if only the head of a whole
+        pre-trained backbone is trained (the paper's model [A]).
     augmentation : {"paper", "geometric", "none"}, callable or None, default=None
-        "paper", the fallback: two of 14 random transformations per image. "geometric": two of
-        rotation, translation, scaling and shear. A callable takes and returns one image, a float
-        tensor (3, S, S) in [0, 1]. Rows and arrays less than 8 pixels high or wide are augmented
-        only if this field is set.
+        "paper", the default, applies two random transformations out of 14 to each image;
+        "geometric" applies two out of rotation, translation, scaling and shear. A callable maps
+        one image to another, both float tensors of shape (3, S, S) in [0, 1]. If the field is
+        None, rows and arrays of less than 8 pixels in height or width are not augmented.
     cache_features : bool or None, default=None
-        Whether to cache the features of frozen layers if there is no augmentation: up to 1 GiB
-        in memory, up to 16 GiB in a temporary file. The fallback is True.
+        Whether to compute the outputs of frozen parts only once if images are not augmented, and
+        to cache up to 1 GiB in memory or up to 16 GiB in a temporary file. The default is True.
     patience : int or None, default=None
-        Epochs without a better validation loss before early stopping ends the training. The
-        fallback is 10.
+        Number of epochs without a better validation loss after which early stopping ends the
+        training, at least 1. The default is 10.
 
     See Also
     --------
-    RRRNetClassifier : ``fine_tuning=FineTuning(...)``.
+    RRRNetClassifier : Classifier with the parameter ``fine_tuning=FineTuning(...)``.
 
     Examples
     --------
@@ -115,11 +118,11 @@ class FineTuning(BaseEstimator):
 
     @classmethod
     def published(cls):
-        """Return the published settings of RRR-Net, independent of the backbone."""
+        """Return the published settings of RRR-Net, for any backbone."""
         return replace(DEFAULTS, sampling="independent", ema_epochs=60)
 
     def fill(self, *others):
-        """Return a copy with each None replaced by the first other value in `others`."""
+        """Return a copy in which None is replaced by the first value that `others` set."""
         chain = (self, *others)
         names = [field.name for field in fields(self)]
         values = {
@@ -129,20 +132,20 @@ class FineTuning(BaseEstimator):
         return replace(self, **values)
 
     def from_scratch(self):
-        """Return the recommendation for the same backbone with random weights.
+        """Return the recommendation for random weights: train all parts.
 
-        All weights are trained at the paper's learning rate.
+        Augmentation and steps are kept; other fields use the paper's values.
         """
         return FineTuning(trainable="all", augmentation=self.augmentation, steps=self.steps)
 
     def check(self):
-        """Raise ValueError or TypeError for a field that is out of range."""
+        """Raise a ValueError or TypeError if a field is out of range."""
         for name, check in self._checks().items():
             if getattr(self, name) is not None:
                 check(name, getattr(self, name))
 
     def _checks(self):
-        """Return a dict from each field to its check, a function of name and value."""
+        """Return {field: function that checks a name and a value}."""
         return {
             "trainable": one_of(TRAINABLE),
             "split": one_of(SPLITS),
@@ -164,17 +167,17 @@ class FineTuning(BaseEstimator):
 
 
 def one_of(allowed):
-    """Return a function that checks that a field is one of `allowed`."""
+    """Return a check that a field is one of `allowed`."""
     return lambda name, value: check_choice(name, value, allowed, NONE)
 
 
 def int_from(low):
-    """Return a function that checks that a field is an int >= `low`."""
+    """Return a check that a field is an int of at least `low`."""
     return lambda name, value: check_int(name, value, low, hint=NONE)
 
 
 def real_in(low, high=None, open_low=False):
-    """Return a function that checks that a field is in [low, high] or (low, high]."""
+    """Return a check that a field is a number in [low, high]."""
     return lambda name, value: check_real(name, value, low, high, NONE, open_low)
 
 
@@ -187,12 +190,12 @@ def _check_averaging(name, value):
 
 def _check_augmentation(name, value):
     if not callable(value):
-        hint = "Or use a callable that maps an image (3, S, S) to another."
+        hint = "Or use a callable that maps one image (3, S, S) to another."
         check_choice(name, value, AUGMENTATIONS, hint)
 
 
-# Fallbacks if neither the user nor the backbone sets a field: the paper's settings, except that
-# all branches share one pass through the stump and averaging covers a fraction of the epochs.
+# Defaults if neither the user nor the backbone sets a field: the paper's settings, except for a
+# single pass through the stump for all branches, and averaging over a fraction of the epochs.
 DEFAULTS = FineTuning(
     trainable="branches",
     split="paper",

@@ -1,1 +1,1 @@
-"""The classifiers that users fit, and what all classifiers share."""
+"""Image classifiers, and the base classes that they share."""

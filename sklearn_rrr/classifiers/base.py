@@ -1,6 +1,6 @@
-"""What every image classifier of the package shares: fit and predict, written once.
+"""Base class of all image classifiers, which fits and predicts.
 
-`BaseImageClassifier` owns the data, the seeds and the checks; what it trains is the child's.
+`BaseImageClassifier` handles the data, the seeds and the checks; subclasses build the network.
 """
 
 import copy
@@ -29,33 +29,33 @@ from sklearn_rrr.training.loop import make_net, train
 
 
 def _trains_on(estimator):
-    """Tell whether partial_fit can go on; wrong parameters are for it to complain about."""
+    """Tell whether partial_fit is available; it reports invalid parameters itself."""
     try:
         strategy = estimator._strategy()
     except (TypeError, ValueError):
         return True
     if strategy.cyclic:
         raise AttributeError(
-            f"`ensemble`={estimator.ensemble!r} trains in cycles, which partial_fit cannot go on "
-            'with; use "naive" or "bagging".'
+            f"`ensemble`={estimator.ensemble!r} trains in cycles and does not support "
+            'partial_fit; use "naive" or "bagging".'
         )
     return True
 
 
 @dataclass(eq=False, repr=False)
 class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, ClassifierParameters):
-    """Classifier of images; a child says which network is trained.
+    """Base class of image classifiers.
 
-    A child implements ``_load_backbone()`` and ``_make_module(backbone)``, and extends
-    ``_check_parameters()`` and ``_settle_tuning()`` by what it adds or fixes.
+    A subclass implements ``_load_backbone()`` and ``_make_module(backbone)``. It extends
+    ``_check_parameters()`` and ``_settle_tuning()`` for the parameters that it adds or fixes.
     """
 
     def _load_backbone(self):
-        """Return the backbone; settle what the network is made of, and what of it learns."""
+        """Return the backbone; set the attributes that describe the network, and `trainable_`."""
         raise NotImplementedError
 
     def _make_module(self, backbone):
-        """Return the network that is to be trained, with its frozen parts."""
+        """Return the network to train, with its frozen parts."""
         raise NotImplementedError
 
     def __sklearn_tags__(self):
@@ -71,14 +71,14 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         Parameters
         ----------
         X : images
-            Rows (n, n_features); an array (n, h, w), (n, h, w, c) or (n, c, h, w); a list
-            of PIL images, arrays or paths; a Series or one-column frame of those; a torch
-            Dataset. See the user guide.
+            Rows of shape (n, n_features); an array of shape (n, h, w), (n, h, w, c) or
+            (n, c, h, w); a list of PIL images, arrays or paths; a Series or one-column frame
+            of these; or a torch Dataset. See the user guide.
         y : array-like of shape (n,)
             Labels. None only for a Dataset whose items are (image, label).
         sample_weight : array-like of shape (n,), default=None
             Weights of the images in the loss; only their ratios matter. Images of weight
-            0 are left out.
+            0 are not used.
 
         Returns
         -------
@@ -88,20 +88,20 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         Raises
         ------
         ValueError, TypeError
-            Before the first epoch, for everything that is wrong with parameters, images or
-            labels; during training if the loss is no longer finite or memory ran out.
+            If parameters, images or labels are invalid, before the first epoch; if the loss
+            becomes NaN or infinite or the device runs out of memory, during training.
         """
         return self._fit(partial(self._read_set, X, y, sample_weight))
 
     def _fit_set(self, images, earlier=None):
         """Train on a LabelledSet that another estimator read.
 
-        An `earlier` fit gives what its network shares with ours, and its splits.
+        If `earlier`, a fitted estimator, is given, reuse its split and its matching weights.
         """
         return self._fit(partial(self._adopt_weighed, images), earlier)
 
     def _fit(self, read, earlier=None):
-        """Train on what `read` returns, given the image size of the backbone."""
+        """Train on the LabelledSet that `read` returns for the image size of the backbone."""
         self._check_parameters()
         self._forget()
         seed = self._draw_seed()
@@ -113,21 +113,21 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         return self
 
     def _learn(self, backbone, images, seed, earlier=None):
-        """Make the network and train it on a LabelledSet, weighed as it is to be."""
+        """Build the network and train it on a LabelledSet with its final weights."""
         module = self._make_module(backbone)
         images, validation = self._hold_out(images, self._split_seed)
         settings = self._settings(len(images), seed)
         if earlier is not None:
             module.load_state_dict(earlier.module_.state_dict(), strict=False)
-            settings = replace(settings, head_init="random")  # as they are
+            settings = replace(settings, head_init="random")  # keeps the loaded heads
         images = self._weigh(images, module, self._split_seed)
         self._net = self._strategy().train(module, images, validation, settings)
         self._finish(module, settings)
 
     def _train_on(self, images, settings, **hooks):
-        """Train `module_` on, from its weights and in its form, with all branches at once.
+        """Continue training `module_` on a LabelledSet, all branches at once.
 
-        `images` is a LabelledSet; hooks are arguments of ``training.train``.
+        `hooks` are further arguments of ``training.train``.
         """
         with seeded(settings.seed, resolve_device(self.device)):
             images = self._weigh(images, self.module_, self._split_seed)
@@ -136,26 +136,25 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
 
     @available_if(_trains_on)
     def partial_fit(self, X, y=None, classes=None, sample_weight=None):
-        """Train on for one epoch over the given images.
+        """Train for one more epoch, on the given images.
 
-        After :meth:`fit`, training goes on from its averaged weights with a fresh
-        optimiser; nothing is averaged. Between calls the optimiser goes on, unless a
-        parameter of the training was set or the estimator was pickled; it takes constant
-        steps whatever `lr_schedule` says. The first call
-        settles the network and how numbers are scaled, and adapts the norms of frozen parts to
-        its images; parameters of the network that are set later need a new :meth:`fit`.
-        Only the ratios of weights within one call matter.
+        The learning rate is constant, whatever `lr_schedule` is, and weights are not averaged.
+        After :meth:`fit`, training continues from its final weights with a new optimiser. Later
+        calls keep the optimiser, unless a training parameter was set or the estimator was
+        pickled in between. The first call, if there was no fit, builds the network, determines
+        the scale of the pixels and adapts the norms of frozen parts to its images. Later
+        changes of the network's parameters need a new :meth:`fit`.
 
         Parameters
         ----------
         X : images
             As in :meth:`fit`.
         y : array-like of shape (n,)
-            Labels, all of them in `classes`.
+            Labels, each in `classes`.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever occur; needed at the first call only.
+            All labels that may occur in any call; required at the first call only.
         sample_weight : array-like of shape (n,), default=None
-            As in :meth:`fit`.
+            As in :meth:`fit`; only their ratios within one call matter.
 
         Returns
         -------
@@ -169,14 +168,14 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         if not first:
             if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
                 raise ValueError(
-                    f"`classes`={classes!r} differs from the {self.classes_.tolist()} of the "
-                    "earlier calls."
+                    f"`classes`={classes!r} differs from the classes of the earlier calls, "
+                    f"{self.classes_.tolist()}. Pass it at the first call only."
                 )
             classes = self.classes_
         if self.class_weight == "balanced":
             raise ValueError(
-                "`class_weight`='balanced' knows the classes' counts of one call only; give "
-                "partial_fit a dict, or sample_weight."
+                "`class_weight`='balanced' is not supported by partial_fit, which sees the class "
+                "counts of one call only; use a dict, or pass `sample_weight`."
             )
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
@@ -193,13 +192,13 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             images = self._weigh(images, self._net.module_, draw)
             if first:
                 self._net.warm_up(images)
-            self._folded = {}  # even if the training is interrupted
+            self._folded = {}  # outdated even if training is interrupted
             self._net.run(images, epochs=1)
         self._finish(self._net.module_, settings)
         return self
 
     def _renew_net(self, n_images):
-        """Make the net anew if a parameter of the training was set since; return settings."""
+        """Create a new net if a training parameter has changed; return the settings."""
         used = self._settings_used
         settings = replace(
             self._settings(n_images, used.seed),
@@ -216,17 +215,17 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         return make_net(self.module_, settings, history=epochs)
 
     def _forget(self):
-        """Drop an earlier fit, so that a failed one leaves nothing half-fitted."""
+        """Delete an earlier fit, so that a failed fit leaves the estimator unfitted."""
         for name in ("module_", "_net", "_folded", "_settings_used", "history_"):
             self.__dict__.pop(name, None)
 
     def _load_pretrained(self):
-        """Return the backbone, and whether its weights are trained; settle `fine_tuning_`."""
+        """Return the backbone and whether it is pre-trained; set `fine_tuning_`."""
         backbone, pretrained = load_backbone(self.backbone, self.weights)
         if self.weights == "pretrained" and not pretrained:
             warnings.warn(
                 f"The backbone {self.backbone!r} has no pre-trained weights and starts from "
-                "random ones. Give them as `weights`; weights=None is random without this warning.",
+                "random ones. Pass `weights`, or use weights=None to silence this warning.",
                 stacklevel=5,
             )
         recommended = backbone.fine_tuning
@@ -247,11 +246,11 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         return tuple(images.subset(part) for part in parts)
 
     def _strategy(self):
-        """Return the EnsembleStrategy; a child may have a parameter for it."""
+        """Return the EnsembleStrategy; subclasses may have a parameter for it."""
         return EnsembleStrategy()
 
     def _weigh(self, images, module, seed):
-        """Return the images with weights of each branch, where the strategy has such."""
+        """Return the images, weighted for each branch if the strategy does so."""
         strategy, shape = self._strategy(), (len(images), module.n_branches)
         factors = strategy.weigh(*shape, np.random.default_rng(seed))
         if factors is None:
@@ -261,9 +260,9 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         if not (fits and low >= 0 and np.isfinite(factors).all() and factors.any(0).all()):
             empty = np.flatnonzero(~factors.any(0)).tolist() if fits else []
             raise ValueError(
-                f"`ensemble`: {type(strategy).__name__}.weigh must return finite numbers of at "
-                f"least 0 of the shape (n, M), {shape}, some above 0 for each branch; got the "
-                f"shape {factors.shape}, a smallest of {low:g}, and none above 0 for the branches "
+                f"`ensemble`: {type(strategy).__name__}.weigh must return finite numbers >= 0 of "
+                f"shape (n, M) = {shape}, with a positive number for each branch; got shape "
+                f"{factors.shape}, a minimum of {low:g} and no positive number for branches "
                 f"{empty}."
             )
         return images.weigh_branches(factors)
@@ -277,7 +276,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         self.history_ = pd.DataFrame(rows)
 
     def _replace_network(self, network, trainable=None):
-        """Use another network from now on; `trainable` replaces `trainable_` if given."""
+        """Replace the network and, if `trainable` is given, `trainable_`."""
         self.module_ = network.eval()
         self.n_parameters_ = count_parameters(network)
         if hasattr(self, "blocks_"):
@@ -291,7 +290,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
 
     @property
     def net_(self):
-        """The skorch net that trained `module_`; made anew after unpickling."""
+        """skorch net that trained `module_`; created again after unpickling."""
         if not hasattr(self, "_net"):
             check_is_fitted(self)
             device = str(self._prediction_device())
@@ -311,7 +310,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         if version != __version__:
             warnings.warn(
                 f"This {type(self).__name__} was saved by sklearn_rrr {version} and is loaded by "
-                f"{__version__}; it may not work, or predict otherwise.",
+                f"{__version__}; it may fail, or its predictions may differ.",
                 stacklevel=2,
             )
         super().__setstate__(state)

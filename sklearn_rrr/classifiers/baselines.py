@@ -1,8 +1,8 @@
-"""The models that RRR-Net is compared with: arXiv:2310.01157, section 4.2.
+"""Models that RRR-Net is compared with: arXiv:2310.01157, section 4.2.
 
-[A] the last layer learns, [B] the whole network does. [C], the reduced network unsplit, and
-[D], with dropout, are settings of RRRNetClassifier, as is [E], RRR-Net; :func:`paper_models`
-gives all five.
+[A] trains the last layer of the backbone, [B] the whole backbone. [C], the unsplit reduced network,
+[D], the same with dropout, and [E], RRR-Net, are settings of RRRNetClassifier.
+:func:`paper_models` returns all five.
 """
 
 from dataclasses import dataclass, replace
@@ -11,9 +11,9 @@ from sklearn.base import clone
 
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
 
-# Section 4.2 and appendix C, whatever the backbone.
+# Section 4.2 and appendix C, for any backbone.
 PUBLISHED = {"fine_tuning": "published", "batch_size": 32, "max_epochs": 300, "image_size": 128}
-# What means nothing to a network that is one branch with the backbone's kernels and norms.
+# Fixed fields: an unsplit network with the backbone's kernels and norms does not use them.
 UNSPLIT = {"split": "paper", "sampling": "shared", "dropout": 0.0}
 
 
@@ -24,24 +24,25 @@ class LastLayerClassifier(BranchClassifier):
     Parameters
     ----------
     backbone, weights : optional
-        The pre-trained network.
+        Pre-trained network. :class:`RRRNetClassifier` documents this and all other parameters.
     fine_tuning, max_epochs, batch_size, class_weight : optional
-        Training; types and defaults, here and below, as in :class:`RRRNetClassifier`. What learns
-        is fixed here, and there are no branches to split.
+        Training. The model fixes the fields `trainable`, `split`, `sampling` and `dropout` of
+        `fine_tuning`.
     validation_fraction, early_stopping : optional
-        Validation while it is trained.
+        Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
     device, precision, random_state, verbose : optional
-        How it runs.
+        Hardware, seed and output.
 
     See Also
     --------
-    RRRNetClassifier : Explains the parameters, and the attributes of a fitted classifier.
+    RRRNetClassifier : Documents the parameters, and the attributes of a fitted classifier.
 
     Notes
     -----
-    Without augmentation the network sees each image once, see `cache_features`.
+    Without augmentation, the frozen layers process each image only once: their outputs are
+    cached, see ``cache_features`` of :class:`FineTuning`.
 
     Examples
     --------
@@ -68,7 +69,7 @@ class LastLayerClassifier(BranchClassifier):
         if asked not in (None, self._trains) and self.fine_tuning != "published":
             raise ValueError(
                 f"{type(self).__name__} trains {self._trains!r}; got a `fine_tuning` with "
-                f"`trainable`={asked!r}. Leave that None, or use RRRNetClassifier."
+                f"`trainable`={asked!r}. Leave `trainable` at None, or use RRRNetClassifier."
             )
 
 
@@ -79,20 +80,20 @@ class FineTuningClassifier(LastLayerClassifier):
     Parameters
     ----------
     backbone, weights : optional
-        The pre-trained network.
+        Pre-trained network. :class:`RRRNetClassifier` documents this and all other parameters.
     fine_tuning, max_epochs, batch_size, class_weight : optional
-        Training; types and defaults, here and below, as in :class:`RRRNetClassifier`. What learns
-        is fixed here, and there are no branches to split.
+        Training. The model fixes the fields `trainable`, `split`, `sampling` and `dropout` of
+        `fine_tuning`.
     validation_fraction, early_stopping : optional
-        Validation while it is trained.
+        Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
     device, precision, random_state, verbose : optional
-        How it runs.
+        Hardware, seed and output.
 
     See Also
     --------
-    RRRNetClassifier : Explains the parameters, and the attributes of a fitted classifier.
+    RRRNetClassifier : Documents the parameters, and the attributes of a fitted classifier.
 
     Examples
     --------
@@ -113,21 +114,21 @@ def paper_models(**parameters):
     Parameters
     ----------
     **parameters : dict
-        Of :class:`RRRNetClassifier`, but `n_branches`; given to each model that has them. What
-        makes the models, `n_branches` and the `dropout` and, for [A] and [B], `trainable` of
-        `fine_tuning`, is set here. As published: ``PUBLISHED`` of this module, with
-        ``backbone="resnet152"``.
+        Parameters of :class:`RRRNetClassifier`, passed to each model that has them. `n_branches`
+        and the field `dropout` of `fine_tuning` distinguish the models and cannot be passed; for
+        [A] and [B], the field `trainable` is ignored. To reproduce the paper, pass ``PUBLISHED``
+        of this module and ``backbone="resnet152"``.
 
     Returns
     -------
     models : dict
-        "A": :class:`LastLayerClassifier`, "B": :class:`FineTuningClassifier`, "C": the reduced
-        network unsplit, "D": with dropout 0.05, "E": RRR-Net with 8 branches.
+        "A": :class:`LastLayerClassifier`; "B": :class:`FineTuningClassifier`; "C": the unsplit
+        reduced network; "D": the same with dropout 0.05; "E": RRR-Net with 8 branches.
 
     Raises
     ------
     TypeError
-        For names that no model has, and those that tell the models apart.
+        If a parameter is unknown, or distinguishes the models.
 
     Examples
     --------
@@ -141,7 +142,9 @@ def paper_models(**parameters):
     tuning = RRRNetClassifier(fine_tuning=parameters.pop("fine_tuning", None))._given_tuning()
     if "n_branches" in parameters or tuning.dropout:
         name = "n_branches" if "n_branches" in parameters else "dropout"
-        raise TypeError(f"`{name}` tells the models apart; set it on the one you mean.")
+        raise TypeError(
+            f"`{name}` distinguishes the models and cannot be passed; set it on one of them."
+        )
     models = {
         "A": LastLayerClassifier(fine_tuning=replace(tuning, trainable=None)),
         "B": FineTuningClassifier(fine_tuning=replace(tuning, trainable=None)),

@@ -1,7 +1,7 @@
-"""How the branches of a network become an ensemble: naive, bagging, snapshot, fast geometric.
+"""Strategies to train the branches of a network: naive, bagging, snapshot, fast geometric.
 
-RRR-Net (arXiv:2310.01157), section 3.3, compares four strategies. Each ends in the same
-network, with M branches that vote. Bagging: Breiman (1996). Snapshot: Huang et al. (2017),
+RRR-Net (arXiv:2310.01157), section 3.3, compares these four. Each results in a network of the
+same form, with M branches that vote. Bagging: Breiman (1996). Snapshot: Huang et al. (2017),
 arXiv:1704.00109. Fast geometric: Garipov et al. (2018), arXiv:1802.10026.
 """
 
@@ -17,10 +17,10 @@ from sklearn_rrr.training.loop import count_steps, make_net, make_schedule, trai
 
 
 class EnsembleStrategy(BaseEstimator):
-    """Train every branch on all images; subclasses override one of the two methods.
+    """Base class of strategies to train the branches; trains every branch on all images.
 
-    A subclass stores its parameters in ``__init__`` as scikit-learn's estimators do, so that
-    a search reaches them as ``ensemble__<name>``.
+    A subclass overrides ``weigh`` or ``train``. It stores its parameters in ``__init__``, like
+    scikit-learn's estimators, so that a search reaches them as ``ensemble__<name>``.
 
     Examples
     --------
@@ -31,66 +31,70 @@ class EnsembleStrategy(BaseEstimator):
     >>> clf = RRRNetClassifier(ensemble=Halves())
     """
 
-    # Whether one branch is trained in cycles that fill the others: such a training is whole,
-    # without early stopping or partial_fit.
+    # Whether one branch is trained in cycles and copied to the others. If so, early stopping and
+    # partial_fit are not available.
     cyclic = False
 
     def weigh(self, n_images, n_branches, rng):
-        """Return factors (n, M) on the images' weights, or None for the same in all branches.
-
-        Of at least 0, and above 0 for an image or more of each branch.
+        """Return factors on the weights of the images in the loss of each branch.
 
         Parameters
         ----------
         n_images, n_branches : int
             n and M.
         rng : numpy.random.Generator
-            Seeded by the estimator's `random_state`.
+            Generator, seeded by the estimator's `random_state`.
+
+        Returns
+        -------
+        factors : array-like of shape (n, M) or None
+            Numbers of at least 0, with a positive one for each branch. None: 1 everywhere.
         """
         return None
 
     def train(self, module, images, validation, settings):
-        """Train the network, and return the net that did.
+        """Train the network.
 
         Parameters
         ----------
         module : RRRNet
-            Trained in place.
+            Network, trained in place.
         images, validation : LabelledSet
-            Validation may be None.
+            Training and validation images; the latter may be None.
         settings : Settings
+            Resolved training settings.
 
         Returns
         -------
         net : BranchNet
-            As :func:`sklearn_rrr.training.loop.train` returns it.
+            skorch net, as returned by :func:`sklearn_rrr.training.loop.train`.
         """
         return train(module, images, validation, settings)
 
     def check(self):
-        """Raise for parameters that are out of range."""
+        """Raise an error if a parameter is out of range."""
 
 
 class NaiveEnsemble(EnsembleStrategy):
-    """Train every branch on all images; they differ by their kernels and heads.
+    """Train every branch on all images; branches differ in their kernels and heads.
 
     Examples
     --------
     >>> from sklearn_rrr import NaiveEnsemble, RRRNetClassifier
-    >>> clf = RRRNetClassifier(ensemble=NaiveEnsemble())  # as ensemble="naive"
+    >>> clf = RRRNetClassifier(ensemble=NaiveEnsemble())  # same as ensemble="naive"
     """
 
 
 class BaggingEnsemble(EnsembleStrategy):
-    """Train every branch on a bootstrap sample of its own, drawn once a fit.
+    """Train every branch on its own bootstrap sample, drawn once per fit.
 
-    An image that was drawn twice counts twice in its branch's loss. Norms that learn see all
-    images of a batch. ``partial_fit`` draws a sample of each call's images.
+    An image that is drawn twice counts twice in the loss of the branch. Trainable norms use all
+    images of a batch. ``partial_fit`` draws a sample of the images of each call.
 
     Parameters
     ----------
     max_samples : float, default=1.0
-        Size of a sample as a share of the images, in (0, 1].
+        Size of a sample as a fraction of the number of images, in (0, 1].
 
     References
     ----------
@@ -115,10 +119,10 @@ class BaggingEnsemble(EnsembleStrategy):
 
 
 class _CyclicEnsemble(EnsembleStrategy):
-    """Train one branch in cycles of the learning rate; its weights in each become a branch.
+    """Train one branch with a cyclic learning rate; store its weights of each cycle as a branch.
 
-    Branches share one stump, which therefore learns until the first branch is taken only.
-    Scores on validation images are those of the one branch.
+    All branches share one stump, which is therefore frozen once the first branch is stored.
+    Validation scores are those of the branch that is trained.
     """
 
     cyclic = True
@@ -126,7 +130,7 @@ class _CyclicEnsemble(EnsembleStrategy):
     def train(self, module, images, validation, settings):
         total = count_steps(images, settings)
         rate, taken = self._plan(total, module.n_branches, settings)
-        member = take_branch(module, module.n_branches - 1)  # where a grown network stopped
+        member = take_branch(module, module.n_branches - 1)  # stored last in an earlier fit
 
         def take(step):
             if step in taken:
@@ -140,22 +144,22 @@ class _CyclicEnsemble(EnsembleStrategy):
         return make_net(module, settings, history=net.history)
 
     def _plan(self, total, n_branches, settings):
-        """Return the rate's factor at a step, and {number of steps so far: branch}."""
+        """Return a function from step to factor on the rate, and {step: branch to store}."""
         raise NotImplementedError
 
 
 class SnapshotEnsemble(_CyclicEnsemble):
-    """Train one branch in cycles along a cosine; where each ends, its weights are a branch.
+    """Train one branch in cosine cycles; store its weights at the end of each as a branch.
 
     The learning rate at step t of T in M cycles is lr / 2 (cos(π mod(M t, T) / T) + 1), Huang
-    et al., eq. (2). A stump that learns does so in the first cycle. `lr_schedule`, `ema_epochs` and
-    `sampling` have no effect.
+    et al., eq. (2). A trainable stump is frozen once the first branch is stored. `lr_schedule`,
+    `ema_epochs` and `sampling` have no effect.
 
     Parameters
     ----------
     n_cycles : int or None, default=None
-        At least `n_branches`, which None takes, and at most the number of training steps; of
-        more cycles than branches the last ones count.
+        Number of cycles M, at least `n_branches` and at most the number of training steps. If it
+        is larger than `n_branches`, the last cycles are stored. None uses `n_branches`.
 
     References
     ----------
@@ -172,18 +176,19 @@ class SnapshotEnsemble(_CyclicEnsemble):
 
     def check(self):
         if self.n_cycles is not None:
-            check_int("n_cycles", self.n_cycles, 1, hint="None takes as many as branches.")
+            check_int("n_cycles", self.n_cycles, 1, hint="None uses `n_branches`.")
 
     def _plan(self, total, n_branches, settings):
         n_cycles = n_branches if self.n_cycles is None else self.n_cycles
         if n_cycles < n_branches:
             raise ValueError(
-                f"`n_cycles`={n_cycles} cannot fill `n_branches`={n_branches}; use as many or more."
+                f"`n_cycles`={n_cycles} is less than `n_branches`={n_branches}; use at least "
+                "one cycle per branch."
             )
         if total < n_cycles:
             raise ValueError(
-                f"{n_cycles} snapshot cycles need as many training steps, and there are {total}; "
-                "use a larger `max_epochs`, or fewer cycles."
+                f"{n_cycles} snapshot cycles need at least {n_cycles} training steps, but there "
+                f"are {total}; use a larger `max_epochs` or fewer cycles."
             )
 
         def rate(step):
@@ -194,22 +199,23 @@ class SnapshotEnsemble(_CyclicEnsemble):
 
 
 class FastGeometricEnsemble(_CyclicEnsemble):
-    """Train one branch, then go on in short triangular cycles whose middles are the branches.
+    """Train one branch, then continue in short triangular cycles; store a branch in each.
 
-    In step i of a cycle of c steps, t = i / c: the learning rate falls from `alpha_1` to
-    `alpha_2` while t ≤ 1/2, and rises again; Garipov et al., section 4. Before the cycles it
-    follows `lr_schedule`. A stump that learns does so until the first branch is taken.
-    `ema_epochs` and `sampling` have no effect.
+    In the first half of a cycle, the learning rate falls linearly from `alpha_1` to `alpha_2`; in
+    the second half, it rises again; Garipov et al., section 4. The weights in the middle of the
+    cycle are stored as a branch. Before the cycles, the learning rate follows `lr_schedule`. A
+    trainable stump is frozen once the first branch is stored. `ema_epochs` and `sampling` have no
+    effect.
 
     Parameters
     ----------
     alpha_1 : float, default=1e-3
         Largest learning rate of the cycles.
     alpha_2 : float, default=5e-4
-        Smallest one.
+        Smallest learning rate of the cycles.
     pretraining : float, default=0.8
-        Share of the steps before the cycles, in [0, 1). It is lowered by 0.1 until a cycle
-        has two steps.
+        Fraction of the steps before the cycles, in [0, 0.99]. It is reduced in steps of 0.1 until
+        each cycle has at least two training steps.
 
     References
     ----------
@@ -248,15 +254,15 @@ class FastGeometricEnsemble(_CyclicEnsemble):
         return rate, dict(zip(middles, range(n_branches), strict=True))
 
     def _split(self, total, n_branches):
-        """Return the steps before the cycles and those of a cycle, an even number."""
+        """Return the number of steps before the cycles and, an even number, in each cycle."""
         for tenths in range(11):
             share = max(self.pretraining - tenths / 10, 0)
             cycle = int((total - round(share * total)) / n_branches) // 2 * 2
             if cycle:
                 return total - cycle * n_branches, cycle
         raise ValueError(
-            f"{n_branches} fast geometric cycles need {2 * n_branches} training steps, and there "
-            f"are {total}; use a larger `max_epochs`, or fewer branches."
+            f"{n_branches} fast geometric cycles need {2 * n_branches} training steps, but there "
+            f"are {total}; use a larger `max_epochs` or fewer branches."
         )
 
 
@@ -269,19 +275,19 @@ ENSEMBLES = {
 
 
 def make_strategy(ensemble):
-    """Return the strategy of a name, or the one given, after a check of its parameters.
+    """Return `ensemble`, or the strategy that it names, after checking its parameters.
 
     Raises
     ------
     ValueError, TypeError
-        If it is neither, or its parameters are out of range.
+        If `ensemble` is neither a name nor a strategy, or a parameter is out of range.
     """
     if isinstance(ensemble, str) and ensemble in ENSEMBLES:
         return ENSEMBLES[ensemble]()
     if not isinstance(ensemble, EnsembleStrategy):
         kind = ValueError if isinstance(ensemble, str) else TypeError
         names = ", ".join(map(repr, ENSEMBLES))
-        hint = " Make an object of it: ()." if isinstance(ensemble, type) else ""
+        hint = " Pass an instance, not a class." if isinstance(ensemble, type) else ""
         raise kind(
             f"`ensemble` must be one of {names}, or an EnsembleStrategy; got {ensemble!r}.{hint}"
         )

@@ -1,4 +1,4 @@
-"""What meta-estimators of image classifiers share: their images, and how they predict."""
+"""Base class of meta-estimators of image classifiers."""
 
 import math
 from difflib import get_close_matches
@@ -16,27 +16,27 @@ from sklearn_rrr.training.devices import seeded
 
 
 def check_scoring_parameter(scoring):
-    """Raise unless `scoring` is one scorer, its name or None."""
+    """Raise unless `scoring` is a scorer, the name of a scorer or None."""
     if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
         raise TypeError(f"`scoring` must be one scorer, its name or None; got {scoring!r}.")
     if isinstance(scoring, str) and scoring not in (names := get_scorer_names()):
         near = get_close_matches(scoring, names, 3, 0.3) or ["accuracy"]
         raise ValueError(
             f"`scoring` must name one of sklearn.metrics.get_scorer_names(); got {scoring!r}. "
-            f"Near to it: {', '.join(near)}."
+            f"Similar names: {', '.join(near)}."
         )
 
 
 def finite_score(scorer, estimator, X, y, where):
-    """Return the score of an estimator; raise, with a word on where, if it is NaN or infinite."""
+    """Return the score of an estimator; if it is not finite, raise an error that cites `where`."""
     score = float(scorer(estimator, X, y))
     if not math.isfinite(score):
-        raise ValueError(f"`scoring` gave {score} {where}.")
+        raise ValueError(f"`scoring` returned {score} {where}.")
     return score
 
 
 class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
-    """Base of estimators that fit classifiers and predict with the last one, ``estimator_``.
+    """Base class of estimators that fit classifiers and predict with one, ``estimator_``.
 
     A subclass implements ``_make_estimator`` and ``_fit_set``, and lists the attributes that
     ``_fit_set`` sets in ``_fitted``. It has the parameter `scoring`.
@@ -49,31 +49,31 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
         tags = super().__sklearn_tags__()
         try:
             inner = get_tags(self._make_estimator())
-        except Exception:  # tags of an invalid estimator are asked for, too; `fit` reports it
+        except Exception:  # an invalid `estimator`, which `fit` reports
             return tags
         tags.input_tags, tags.classifier_tags = inner.input_tags, inner.classifier_tags
         return tags
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "estimator_")  # a fit that failed may have left the form of the rows
+        return hasattr(self, "estimator_")  # a failed fit may have set others
 
     def _make_estimator(self):
-        """Return the classifier to start from: a copy of `estimator`, or the default.
+        """Return the classifier to start from: `estimator`, copied or frozen, or the default.
 
         Raises
         ------
         TypeError
-            If `estimator` is of the wrong kind.
+            If `estimator` is of an unsupported type.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `_make_estimator`.")
 
     def _fit_set(self, images):
-        """Fit on images that were read, and set the attributes in ``_fitted``.
+        """Fit to a LabelledSet, and set the attributes in ``_fitted``.
 
         Parameters
         ----------
         images : LabelledSet
-            Its classes are all that may occur.
+            Images; its classes are all labels that may occur.
 
         Returns
         -------
@@ -89,20 +89,22 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
     def _read_images(self, reader, X, y, sample_weight):
         """Read X, y and the weights once, as an unfitted classifier reads them."""
         y = find_labels(X, y, type(self).__name__)
-        with seeded(0, resolve_device(reader.device)):  # weights are drawn, and are of no use
+        with seeded(0, resolve_device(reader.device)):  # draws weights, which are discarded
             size = make_backbone(reader.backbone).image_size
         return reader._read_set(X, y, sample_weight, size, weigh_classes=False)
 
     def _adopt(self, images):
-        """Take on the form of the images; two at least are needed."""
+        """Copy the attributes that describe the rows from a LabelledSet of at least 2 images."""
         if len(images.reading.given) < 2:
-            raise ValueError("Images to train on and others to score on are needed; got 1 sample.")
+            raise ValueError(
+                "At least 2 images are needed, to train on and to score on; got 1 sample."
+            )
         names = ("n_features_in_", "feature_names_in_", "skipped_")
         read = images.reading.attributes
         self.__dict__.update({name: read[name] for name in names if name in read})
 
     def predict(self, X):
-        """Predict the label of each image with the network that was found.
+        """Predict the label of each image with the network of `estimator_`.
 
         Parameters
         ----------
@@ -112,13 +114,13 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
         Returns
         -------
         y : ndarray of shape (n,)
-            Labels.
+            Predicted labels.
         """
         check_is_fitted(self)
         return self.estimator_.predict(X)
 
     def predict_proba(self, X):
-        """Predict the probability of each class with the network that was found.
+        """Predict the probability of each class with the network of `estimator_`.
 
         Parameters
         ----------
@@ -128,13 +130,13 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
         Returns
         -------
         probabilities : ndarray of shape (n, n_classes)
-            Columns in the order of `classes_`.
+            Columns are in the order of `classes_`.
         """
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
 
     def predict_branches(self, X):
-        """Predict the probabilities of each branch of the network that was found.
+        """Predict the probabilities of each branch of the network of `estimator_`.
 
         Parameters
         ----------
@@ -150,7 +152,7 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
         return self.estimator_.predict_branches(X)
 
     def score(self, X, y, sample_weight=None):
-        """Return the score of the network that was found, by `scoring`.
+        """Return the score of `estimator_` by `scoring`.
 
         Parameters
         ----------
@@ -159,12 +161,12 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
         y : array-like of shape (n,)
             Labels.
         sample_weight : array-like of shape (n,), default=None
-            Weights of the images, for a scorer that takes such.
+            Weights of the images; passed to the scorer if given.
 
         Returns
         -------
         score : float
-            Larger is better.
+            Score; larger is better.
         """
         check_is_fitted(self)
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}

@@ -1,4 +1,4 @@
-"""What users set on every image classifier, and what it comes to: defaults, checks, settings."""
+"""Parameters shared by all image classifiers: defaults, checks, resolved settings."""
 
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
@@ -19,10 +19,10 @@ from sklearn_rrr.training.settings import PRECISIONS, Settings
 
 @dataclass(eq=False, repr=False)
 class ClassifierParameters(BaseEstimator):
-    """The parameters that every image classifier has; :class:`RRRNetClassifier` documents them.
+    """Parameters of all image classifiers; :class:`RRRNetClassifier` documents them.
 
-    A subclass is a dataclass, too, and adds its own. It extends ``_check_parameters()`` and
-    ``_settle_tuning()`` by what it adds or fixes.
+    A subclass is also a dataclass and adds parameters. It extends ``_check_parameters()`` and
+    ``_settle_tuning()`` for the parameters that it adds or fixes.
     """
 
     _tuning_type = FineTuning
@@ -47,12 +47,12 @@ class ClassifierParameters(BaseEstimator):
     def set_params(self, **params):
         """Set parameters; ``fine_tuning__<field>`` sets a field of `fine_tuning`.
 
-        Where `fine_tuning` is None or "published", an object of those settings takes its place.
+        If `fine_tuning` is None or "published", it is replaced by the equivalent object first.
 
         Parameters
         ----------
         **params : dict
-            Parameters of this estimator and, as ``<parameter>__<field>``, of the objects in it.
+            Parameters of this estimator or, as ``<parameter>__<field>``, of a nested object.
 
         Returns
         -------
@@ -65,11 +65,11 @@ class ClassifierParameters(BaseEstimator):
         return super().set_params(**params)
 
     def _check_parameters(self):
-        """Check the parameters that every image classifier has; children add theirs."""
+        """Check the shared parameters; subclasses add checks of their own parameters."""
         self._given_tuning().check()
         if self.max_epochs is not None:
             check_int("max_epochs", self.max_epochs, 1, hint=NONE)
-        check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images.")
+        check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images or more.")
         if self.validation_fraction is not None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
         if self.image_size is not None:
@@ -82,25 +82,25 @@ class ClassifierParameters(BaseEstimator):
         resolve_device(self.device)
 
     def _given_tuning(self):
-        """Return the FineTuning that the user asked for, of this class's type."""
+        """Return `fine_tuning` as an object."""
         given = self.fine_tuning
         if given is None:
             return self._tuning_type()
         if isinstance(given, FineTuning):
             return given
-        hint = "Or use a FineTuning."
+        hint = "Or pass a FineTuning."
         check_choice("fine_tuning", given, (None, "published"), hint)
         return self._tuning_type.published()
 
     def _settle_tuning(self):
-        """Return the settings of the training: the user's, else the backbone's, else the paper's.
+        """Resolve `fine_tuning`: the user's values, else the backbone's, else the paper's.
 
-        Its `norm_warmup_epochs`, which depends on the number of images, may still be None.
+        `norm_warmup_epochs` depends on the number of images and may still be None.
         """
         return self._given_tuning().fill(self._recommended, DEFAULTS)
 
     def _settings(self, n_images, seed):
-        """Settle what is left to the backbone, for this many training images."""
+        """Return the resolved settings of a training on `n_images` images; set `fine_tuning_`."""
         tuning = self._settle_tuning()
         tuning.norm_warmup_epochs = self._resolve_warmup(tuning, n_images)
         self.fine_tuning_ = tuning
@@ -127,23 +127,23 @@ class ClassifierParameters(BaseEstimator):
         )
 
     def _stops_early(self):
-        """Tell whether the validation loss may end the training; a child may have a parameter."""
+        """Tell whether the validation loss may end training; subclasses may override this."""
         return False
 
     def _average_over(self, max_epochs):
-        """Return over how many of the last epochs weights are averaged."""
+        """Return the number of last epochs over which weights are averaged."""
         ema = self.fine_tuning_.ema_epochs
         return min(ema if isinstance(ema, Integral) else round(ema * max_epochs), max_epochs)
 
     def _resolve_epochs(self, n_images):
-        """Spend the number of steps that suits the backbone, in 10 to 300 epochs."""
+        """Return `max_epochs`, or the epochs of ``fine_tuning_.steps`` steps, within [10, 300]."""
         if self.max_epochs is not None:
             return self.max_epochs
         epochs = np.ceil(self.fine_tuning_.steps * self.batch_size / n_images)
         return int(np.clip(epochs, 10, 300))
 
     def _resolve_warmup(self, tuning, n_images):
-        """The paper's 10 epochs of 400 images; fewer epochs, at least one, for more."""
+        """Return the set number of epochs, or as many as show 4,000 images, as in the paper."""
         if self.trainable_ == "all":
             return 0
         if tuning.norm_warmup_epochs is not None:
@@ -151,11 +151,11 @@ class ClassifierParameters(BaseEstimator):
         return min(10, int(np.ceil(4000 / n_images))) if self._adapts_norms() else 0
 
     def _adapts_norms(self):
-        """Tell whether frozen norms are adapted to the images; a child may keep the backbone's."""
+        """Tell whether frozen norms are adapted to the images; subclasses may override this."""
         return True
 
     def _resolve_augmentation(self, tuning):
-        """Return what augments a batch, or None; pictures too small are left as they are."""
+        """Return the augmentation of a batch, or None, the default for tiny images."""
         if callable(tuning.augmentation):
             return PerImage(tuning.augmentation)
         shape = self.image_shape_in_

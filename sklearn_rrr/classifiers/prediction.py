@@ -1,4 +1,4 @@
-"""How every image classifier of the package predicts, batch by batch."""
+"""Prediction, batch by batch, shared by all image classifiers."""
 
 import warnings
 
@@ -15,9 +15,9 @@ from sklearn_rrr.training.devices import explained_memory, prediction_batch
 
 
 class PredictingMixin(UncertaintyMixin):
-    """Predicts with ``module_``; images are read by ``_read``, as in fit.
+    """Predict with ``module_`` on images that ``_read`` reads, as in fit.
 
-    ``_folded`` keeps the network with folded norms, by device.
+    ``_folded`` caches the network with folded norms as {device: network}.
     """
 
     def predict_proba(self, X):
@@ -26,12 +26,12 @@ class PredictingMixin(UncertaintyMixin):
         Parameters
         ----------
         X : images
-            As in :meth:`fit`; other sizes are resized likewise.
+            As in :meth:`fit`; images of any size are resized in the same way.
 
         Returns
         -------
         probabilities : ndarray of shape (n, n_classes)
-            float64; rows sum to 1; columns in the order of `classes_`.
+            Columns are in the order of `classes_`; rows sum to 1; of type float64.
         """
         check_is_fitted(self)
         chunks = [average_probabilities(logits.double()) for logits in self._logits(X)]
@@ -43,12 +43,12 @@ class PredictingMixin(UncertaintyMixin):
         Parameters
         ----------
         X : images
-            As in :meth:`fit`; other sizes are resized likewise.
+            As in :meth:`fit`; images of any size are resized in the same way.
 
         Returns
         -------
         probabilities : ndarray of shape (n, n_branches, n_classes)
-            float64; their mean over branches is :meth:`predict_proba`.
+            Their mean over branches is :meth:`predict_proba`; of type float64.
         """
         check_is_fitted(self)
         return torch.cat([logits.double().softmax(2) for logits in self._logits(X)]).numpy()
@@ -64,7 +64,7 @@ class PredictingMixin(UncertaintyMixin):
         Returns
         -------
         y : ndarray of shape (n,)
-            The labels of largest probability, in the type that `fit` was given.
+            Labels of the most probable classes, of the same type as those given to `fit`.
         """
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]
@@ -77,14 +77,14 @@ class PredictingMixin(UncertaintyMixin):
     def _run(self, source, network, device):
         """Yield the logits (B, M, K) of a folded network, on the CPU, batch by batch.
 
-        All images that cannot be read are named together.
+        One error names all images that cannot be read.
         """
         bad, size = [], prediction_batch(device, network.first_output_bytes(self.image_size_))
         for start in range(0, len(source), size):
             index = np.arange(start, min(start + size, len(source)))
             try:
                 images = source.load(index, self.image_size_)
-            except BadImages as error:  # go on, to name them all
+            except BadImages as error:  # continue, to collect all of them
                 bad += error.bad
                 continue
             if not bad:
@@ -95,7 +95,7 @@ class PredictingMixin(UncertaintyMixin):
             raise BadImages(bad, len(source))
 
     def _fold(self, device):
-        """Return the network with folded norms on a device; the last one is kept."""
+        """Return the network with folded norms on a device; the last one is cached."""
         network = self._folded.get(device)
         if network is None:
             network = fold_norms(self.module_).to(device)
@@ -116,6 +116,6 @@ class PredictingMixin(UncertaintyMixin):
     def _prediction_device(self):
         try:
             return resolve_device(self.device)
-        except ValueError as error:  # fitted on a machine that had it
-            warnings.warn(f"{error} The CPU is used.", stacklevel=4)
+        except ValueError as error:  # fitted on a machine with this device
+            warnings.warn(f"{error} The CPU is used instead.", stacklevel=4)
             return torch.device("cpu")

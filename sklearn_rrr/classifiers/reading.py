@@ -1,4 +1,4 @@
-"""How every image classifier reads X: once, into a LabelledSet that it may hand on."""
+"""Reading of X, shared by all image classifiers: once, into a LabelledSet."""
 
 import numpy as np
 from sklearn.utils.validation import validate_data
@@ -10,25 +10,25 @@ from sklearn_rrr.images.labels import encode_labels, weigh_images
 from sklearn_rrr.images.layout import ADD_AXIS
 from sklearn_rrr.images.sources import make_source
 
-# What reading sets, and an estimator that learns from images read by another takes on.
+# Attributes that reading sets. An estimator that is given a LabelledSet copies them from it.
 READ = ("_image_format", "image_shape_in_", "skipped_", "n_features_in_", "feature_names_in_")
 
 
 class ReadingMixin:
-    """Reads images with the parameters of :class:`ClassifierParameters`."""
+    """Read images with the parameters of :class:`ClassifierParameters`."""
 
     def _read_set(self, X, y, sample_weight, image_size, classes=None, weigh_classes=True):
-        """Read, decode and check X, y and the weights: once, for all that learn from them.
+        """Read, decode and check X, y and the weights, once for all estimators that use them.
 
         Parameters
         ----------
-        X, y, sample_weight : images, labels and weights of the user
+        X, y, sample_weight : images, labels and weights as passed to `fit`
         image_size : int or None
-            The backbone's, where nothing was fitted before; else None.
+            Image size of the backbone at the first fit; None afterwards.
         classes : array-like or None, default=None
-            All labels that may occur; None takes those of `y`.
+            All labels that may occur; None uses those of `y`.
         weigh_classes : bool, default=True
-            Whether `class_weight` counts, too; else whoever learns adds it.
+            Whether to apply `class_weight`. If False, the estimator that is trained applies it.
 
         Returns
         -------
@@ -64,23 +64,23 @@ class ReadingMixin:
         )
 
     def _adopt(self, images, image_size, split_seed):
-        """Take on the form of a LabelledSet that another estimator read, and its splits."""
+        """Adopt the attributes of a LabelledSet that another estimator read, and its split seed."""
         self.image_size_ = self.image_size or image_size
         if self.image_size_ != images.image_size:
             raise ValueError(
-                f"`image_size` is {self.image_size_}, but the images were read at "
-                f"{images.image_size}."
+                f"`image_size` is {self.image_size_}, but the images were read at size "
+                f"{images.image_size}. Use image_size={images.image_size}."
             )
         self.__dict__.update(images.reading.attributes)
         self.classes_, self._split_seed = images.classes, split_seed
 
     def _adopt_weighed(self, images, image_size):
-        """Take on the form of a LabelledSet; return it with weights of our own."""
+        """Adopt the attributes of a LabelledSet; return it weighted by our `class_weight`."""
         self._adopt(images, image_size, self._split_seed)
         return images.weigh_classes(self.class_weight)
 
     def _read(self, X, reset):
-        """Turn X into a source of images; `reset` says that this is the fit."""
+        """Turn X into a source of images; `reset` is True in fit and False in predict."""
         if isinstance(X, LabelledSet):
             return X.source
         kind, X = sort_input(X)

@@ -16,13 +16,16 @@ from sklearn_rrr.networks.rrr_net import RRRNet
 
 @dataclass(eq=False, repr=False)
 class BranchClassifier(BaseImageClassifier):
-    """Trains an RRRNet; a child says of what form, by ``_network_form()``."""
+    """Base class of classifiers that train an RRRNet.
+
+    A subclass implements ``_network_form()``.
+    """
 
     _: KW_ONLY
     early_stopping: bool = False
 
     def _network_form(self):
-        """Return blocks, n_branches, split_at and width_offset, as a dict, of RRRNetClassifier."""
+        """Return a dict of blocks, n_branches, split_at and width_offset, arguments of RRRNet."""
         raise NotImplementedError
 
     def _check_parameters(self):
@@ -30,7 +33,7 @@ class BranchClassifier(BaseImageClassifier):
         if check_bool("early_stopping", self.early_stopping) and self.validation_fraction is None:
             raise ValueError(
                 "`early_stopping`=True needs validation data; got `validation_fraction`=None. "
-                "Use for example validation_fraction=0.1."
+                "Use, for example, validation_fraction=0.1."
             )
 
     def _stops_early(self):
@@ -44,7 +47,10 @@ class BranchClassifier(BaseImageClassifier):
         return backbone
 
     def _adapts_norms(self):
-        """Model [A], the whole backbone, keeps its norms; elsewhere frozen ones are adapted."""
+        """Tell whether frozen norms are adapted: always, except in the paper's model [A].
+
+        Model [A] is the whole pre-trained backbone, of which only the head is trained.
+        """
         return not (self._is_pretrained and self.trainable_ == "head" and self._is_whole)
 
     def _check_blocks(self, backbone):
@@ -66,7 +72,7 @@ class BranchClassifier(BaseImageClassifier):
 
     def _make_module(self, backbone):
         form, tuning = self._network_form(), self.fine_tuning_
-        # Model [C] of the paper: unsplit, but with fresh norms where the stump is frozen.
+        # Model [C] of the paper is unsplit, but has fresh norms after its frozen stump.
         unsplit = form["n_branches"] == 1
         fresh = tuning.split == "paper" and (not unsplit or tuning.trainable == "branches")
         module = RRRNet(
@@ -86,103 +92,119 @@ class BranchClassifier(BaseImageClassifier):
 class RRRNetClassifier(BranchClassifier):
     """Classify images with a reused, reduced and recycled backbone network.
 
-    The first blocks of each phase of a pre-trained residual network are kept; from a split
-    point on, they become `n_branches` narrower branches of about the same total size, whose
-    probabilities are averaged.
+    The network is built from a pre-trained residual network in three steps: reuse its weights,
+    reduce it to the first blocks of each phase, and recycle its last phases into `n_branches`
+    narrow branches with about the same total number of parameters. Predictions average the
+    probabilities of the branches.
 
     Parameters
     ----------
     backbone : str, default="synth50"
-        Name of a backbone, one of :func:`list_backbones`. "resnet152" is the paper's.
+        Name of the pre-trained network; :func:`list_backbones` lists them. The paper uses
+        "resnet152".
     weights : str, path, dict or None, default="pretrained"
-        "pretrained" (bundled for "synth50", downloaded for torchvision's backbones), the name
-        of a torchvision weight, a ``.pth`` or ``.safetensors`` file, a state dict, or None for
-        random weights; see :func:`load_backbone`. With "pretrained" a backbone of your own
-        starts from random weights, with a warning.
+        "pretrained" loads the weights bundled with the package ("synth50") or downloads those of
+        torchvision. Alternatives are the name of a torchvision weight, a ``.pth`` or
+        ``.safetensors`` file, or a state dict. None draws random weights, as does "pretrained",
+        with a warning, for a backbone that you registered. See :func:`load_backbone`.
     blocks : tuple of 4 int or None, default=(1, 1, 1, 1)
-        Number of blocks kept in conv2_x to conv5_x; None keeps all.
+        Number of blocks kept in each of the phases conv2_x to conv5_x. The first blocks of a
+        phase are kept. None keeps all blocks.
     n_branches : int, default=8
-        Number of branches, 1 to 256; 1 leaves the network unsplit.
+        Number of branches, in [1, 256]. 1 leaves the network unsplit.
     split_at : {"conv2_x", "conv3_x", "conv4_x", "conv5_x"}, default="conv4_x"
-        First phase of the branches; what lies before it is the stump.
+        First phase that is split into branches. The layers before it form the stump, which all
+        branches share.
     width_offset : int or None, default=None
-        a of Eq. (1), subtracted from the width of the branches; None takes the smallest that does
-        not add parameters.
+        Offset a in Eq. (1), at least 0, which is subtracted from the width of the branches. None
+        uses the smallest offset at which splitting adds no parameters.
     ensemble : {"naive", "bagging", "snapshot", "fge"} or EnsembleStrategy, default="naive"
-        How branches are trained: "naive", each on all images; "bagging", each on a bootstrap
-        sample; "snapshot" and "fge", one in cycles of the learning rate, whose weights become
-        the branches. :class:`BaggingEnsemble`, :class:`SnapshotEnsemble` and
-        :class:`FastGeometricEnsemble` have parameters of their own.
+        How the branches are trained. "naive" trains each branch on all images, "bagging" on its
+        own bootstrap sample. "snapshot" and "fge" (fast geometric ensembling) train one branch
+        with a cyclic learning rate and copy its weights to another branch in each cycle. To set
+        parameters of the strategy, pass a :class:`BaggingEnsemble`, :class:`SnapshotEnsemble` or
+        :class:`FastGeometricEnsemble`.
     fine_tuning : FineTuning, "published" or None, default=None
-        What learns and how: see :class:`FineTuning`, whose fields are reached as
-        ``fine_tuning__learning_rate`` and so on. None takes what suits the backbone; "published"
-        takes the paper's settings.
+        Training settings, such as the trainable part of the network, the learning rate and the
+        augmentation; see :class:`FineTuning`. None uses the settings that suit the backbone,
+        "published" those of the paper. A search reaches the fields as
+        ``fine_tuning__learning_rate`` and so on.
     max_epochs : int or None, default=None
-        Passes over the images. None spends the number of steps of `fine_tuning`, in 10 to 300
-        epochs.
+        Number of passes over the training images. None uses as many as ``fine_tuning.steps``
+        require, within [10, 300].
     batch_size : int, default=32
-        Images per training step, at least 2.
+        Number of images per training step, at least 2.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss.
+        Weights of the classes in the loss, as {label: weight}. "balanced" weights each class
+        inversely to its frequency.
     validation_fraction : float or None, default=None
-        Fraction of the images held out to watch the training, in [0.001, 0.999].
+        Fraction of the images held out to monitor training, in [0.001, 0.999]. None uses all
+        images for training.
     early_stopping : bool, default=False
-        Stop when the validation loss has not improved for ``patience`` epochs, a field of
-        `fine_tuning`, and return to the best epoch.
+        Whether to stop when the validation loss has not improved for ``fine_tuning.patience``
+        epochs, and to restore the weights of the best epoch. It needs `validation_fraction`.
     image_shape : tuple of int or None, default=None
-        How a row is laid out: (h, w), (h, w, c) or (c, h, w), one of them may be -1. None
-        takes a square, gray or RGB, else 1 x n_features with a warning.
+        Shape of an image that is given as a row: (h, w), (h, w, c) or (c, h, w). One entry may be
+        -1. None assumes a square image, gray or RGB; for other lengths of a row it assumes
+        1 x n_features and warns.
     image_size : int or None, default=None
-        Height and width in pixels that images are resized to; None takes the backbone's.
+        Height and width, in pixels, to which images are resized, in [8, 4096]. None uses the size
+        that suits the backbone.
     on_bad_file : {"raise", "skip"}, default="raise"
-        What `fit` does with images that cannot be read. `predict` always raises.
+        Whether `fit` raises an error for unreadable images or skips them with a warning.
+        `predict` always raises.
     max_image_pixels : int, default=64000000
-        Largest number of pixels of an image file; above Pillow's own limit of 178956970 it
-        has no effect.
+        Largest number of pixels of an image file, a protection against decompression bombs.
+        Values above Pillow's own limit, 178956970, have no effect.
     device : str, torch.device or None, default=None
-        "cpu", "cuda", "cuda:1", …; None takes a GPU if there is one.
+        "cpu", "cuda", "cuda:1" and so on. None uses a CUDA GPU if one is available.
     precision : {"fp32", "bf16"} or None, default=None
-        Arithmetic of the products. None trains in bf16 where the hardware multiplies it, and
-        predicts in fp32.
+        Precision of convolutions and matrix products. None trains in bf16 if the hardware
+        supports it, and predicts in fp32.
     random_state : int, RandomState instance or None, default=None
-        Seed of weights, splits, order and augmentation.
+        Seed of the random weights, the splits, the order of the images and the augmentation.
     verbose : int, default=0
-        1: a progress bar. 2: a table with a line per epoch.
+        1 shows a progress bar, 2 prints a table with one row per epoch.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels.
-    n_features_in_ : int
-        Length of a row; only where X had rows.
-    feature_names_in_ : ndarray of str
-        Names of the columns; only where X was a frame of rows with such names.
-    image_shape_in_ : tuple or None
-        (h, w) or (h, w, c) of the images given to `fit`; None where it may vary.
-    image_size_ : int
-        Height and width that images are resized to.
-    blocks_ : tuple of 4 int
-        Blocks kept in each phase.
-    width_offset_ : int
-        a of Eq. (1).
-    branch_planes_ : tuple of int
-        Planes of each phase of a branch.
-    fine_tuning_ : FineTuning
-        The settings of the training, with nothing left to the backbone.
-    trainable_ : str
-        What learned.
-    n_parameters_ : int
-        Parameters of the whole network.
-    history_ : pandas.DataFrame
-        A row per epoch: epoch, dur (seconds), learning_rate (of the first step), train_loss
-        (mean over branches) and, with validation, valid_loss and valid_acc; with "snapshot" and
-        "fge" of the one branch that is trained.
     module_ : RRRNet
-        The network.
+        Trained network.
+    n_parameters_ : int
+        Number of parameters of the network.
+    blocks_ : tuple of 4 int
+        Number of blocks in each phase.
+    width_offset_ : int
+        Offset a in Eq. (1).
+    branch_planes_ : tuple of int
+        Number of planes of each phase of a branch.
+    fine_tuning_ : FineTuning
+        Resolved training settings: no field is None.
+    trainable_ : {"head", "branches", "all"}
+        Part of the network that was trained.
+    history_ : pandas.DataFrame
+        One row per epoch: epoch, dur (in seconds), learning_rate (of the first step), train_loss
+        (mean over branches) and, with a validation set, valid_loss and valid_acc. With "snapshot"
+        and "fge", losses and accuracies are those of the branch that is trained.
     net_ : skorch.NeuralNet
-        The skorch net that trained it; made anew after unpickling.
+        skorch net that trained the network; created again after unpickling.
+    image_size_ : int
+        Height and width, in pixels, to which images are resized.
+    image_shape_in_ : tuple or None
+        Shape, (h, w) or (h, w, c), of the images passed to `fit`; None if it may vary.
+    n_features_in_ : int
+        Length of a row; only if X had rows.
+    feature_names_in_ : ndarray of str
+        Names of the columns; only if X was a frame of rows whose columns have names of type str.
     skipped_ : list
-        Paths or images, or indices of a Dataset, that ``on_bad_file="skip"`` left out.
+        Paths or images, or indices of a Dataset, that ``on_bad_file="skip"`` skipped.
+
+    See Also
+    --------
+    FineTuning : Training settings.
+    BlockSelector : Choose `blocks` by forward selection.
 
     References
     ----------
@@ -217,18 +239,18 @@ class RRRNetClassifier(BranchClassifier):
         check_int("n_branches", self.n_branches, 1, MAX_BRANCHES, "Use 1 for an unsplit network.")
         check_choice("split_at", self.split_at, PHASES)
         if self.width_offset is not None:
-            check_int("width_offset", self.width_offset, 0, hint="None takes the smallest.")
+            check_int("width_offset", self.width_offset, 0, hint="None uses the smallest.")
         if make_strategy(self.ensemble).cyclic and self.early_stopping:
             raise ValueError(
-                f"`early_stopping`=True would cut the cycles of `ensemble`={self.ensemble!r}; "
-                'use "naive" or "bagging".'
+                "`early_stopping`=True would interrupt the cycles of "
+                f'`ensemble`={self.ensemble!r}; use "naive" or "bagging".'
             )
         super()._check_parameters()
 
     def _grow(self, blocks, images, random_state=None):
-        """Return a copy with other blocks that trains on from these weights, on a LabelledSet.
+        """Fit a copy with other blocks to a LabelledSet, starting from the weights of this one.
 
-        New blocks start pre-trained. The branches keep their widths.
+        New blocks start from pre-trained weights. The widths of the branches do not change.
         """
         grown = clone(self).set_params(
             blocks=blocks, width_offset=self.width_offset_, random_state=random_state

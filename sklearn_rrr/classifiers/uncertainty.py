@@ -1,43 +1,43 @@
-"""How sure an ensemble is, and why it is not; imports no torch."""
+"""Uncertainty of an ensemble, decomposed by cause; does not import torch."""
 
 import numpy as np
 from scipy.special import entr
 
 
 class UncertaintyMixin:
-    """Gives classifiers that have ``predict_branches`` the method ``predict_uncertainty``."""
+    """Add ``predict_uncertainty`` to classifiers that have ``predict_branches``."""
 
     def predict_uncertainty(self, X):
-        """Predict how sure the ensemble is, and why it is not.
+        """Predict the uncertainty of the ensemble, decomposed by cause.
 
         Parameters
         ----------
         X : images
-            As `predict_branches` takes them.
+            As in `predict_branches`.
 
         Returns
         -------
         uncertainty : pandas.DataFrame
-            A row per image, in nats: ``total_entropy`` of the mean probabilities;
-            ``expected_entropy``, the mean over branches (aleatoric: the image is ambiguous);
-            ``mutual_information``, their difference (epistemic: branches disagree, as on images
-            unlike those of the training). ``vote_agreement`` is the share of branches in
-            [1 / n_branches, 1] whose most probable class is the most frequent one. Indexed as a
-            frame or Series of images is.
+            One row per image, with the index of X if X is a frame or Series. Entropies are in
+            nats: ``total_entropy`` of the mean probabilities; ``expected_entropy``, the mean
+            over branches (aleatoric: the image is ambiguous); ``mutual_information``, their
+            difference (epistemic: branches disagree, for example on images unlike the training
+            images). ``vote_agreement`` is the fraction of branches, in [1 / n_branches, 1], that
+            vote for the most frequent class.
 
         References
         ----------
         Depeweg et al. (2018), Decomposition of uncertainty in Bayesian deep learning for
         efficient and risk-sensitive learning, arXiv:1710.07283, section 3.
         """
-        import pandas as pd  # OnnxClassifier predicts where there is none
+        import pandas as pd  # optional for OnnxClassifier
 
         table = decompose_uncertainty(self.predict_branches(X))
         return pd.DataFrame(table, index=X.index if hasattr(X, "iloc") else None)
 
 
 def decompose_uncertainty(probabilities):
-    """Return the entropies of an ensemble's probabilities (n, M, K), in nats: arrays (n,)."""
+    """Return the uncertainties of an ensemble's probabilities (n, M, K): arrays of shape (n,)."""
     probabilities = np.asarray(probabilities, dtype=float)
     total = entr(probabilities.mean(1)).sum(1)
     expected = entr(probabilities).sum(2).mean(1)

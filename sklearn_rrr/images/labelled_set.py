@@ -1,4 +1,4 @@
-"""LabelledSet: images with labels and weights, read once and shared as subsets."""
+"""LabelledSet: images with labels and weights, read once and split into subsets."""
 
 from dataclasses import dataclass
 
@@ -18,11 +18,11 @@ class Reading:
     Parameters
     ----------
     attributes : dict
-        Fitted attributes of the estimator that were set while reading.
+        Attributes that reading sets on a fitted estimator, by name.
     kept : ndarray of int
-        Positions in X of the images that are readable and have a non-zero weight.
+        Positions, in the X given, of the images that are readable and whose weight is not 0.
     given : ndarray of int
-        Labels of all images in X, as class indices.
+        Labels of all images of the X given, as indices of classes.
     """
 
     attributes: dict
@@ -31,33 +31,33 @@ class Reading:
 
 
 class LabelledSet(Dataset):
-    """Checked images with their labels and weights.
+    """Images that were read, decoded and checked, with their labels and weights.
 
-    An estimator that trains others reads its images once and passes them subsets, see
-    :meth:`subset`, for training or scoring. Prediction methods accept it instead of X.
+    A meta-estimator reads its images once and passes a :meth:`subset` to each estimator that it
+    trains or scores. ``predict`` and its relatives accept a LabelledSet as X.
 
     Parameters
     ----------
     source : ArrayImages, ItemImages or TensorImages
         Source of the n images.
     labels : array-like of shape (n,)
-        Class indices.
+        Indices of classes.
     classes : ndarray of shape (n_classes,)
-        All possible labels, in the user's type.
+        All labels that may occur, of the user's type.
     image_size : int
-        Height and width in pixels of the resized images.
+        Height and width, in pixels, to which images are resized.
     sample_weight : array-like of shape (n,) or None, default=None
-        The user's sample weights.
+        Sample weights given by the user.
     weights : array-like of shape (n,), (n, M) or None, default=None
-        Weights in the loss, with mean 1; (n, M) gives each of M branches separate weights. None
-        uses the sample weights.
+        Weights in the loss, with mean 1; of shape (n, M) if each of M branches has its own
+        weights. None uses the sample weights.
     reading : Reading or None, default=None
-        How the images were read; subsets share it.
+        Record of how the images were read, shared by all subsets.
 
     Attributes
     ----------
-    labels : torch.Tensor of shape (n,)
-    weights : torch.Tensor of shape (n,) or (n, M)
+    labels, weights : torch.Tensor
+        Labels, as indices of classes, and weights in the loss.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LabelledSet(Dataset):
 
     @property
     def y(self):
-        """Labels in the user's type: ndarray of shape (n,)."""
+        """Labels of the user's type: ndarray of shape (n,)."""
         return self.classes[self.labels.numpy()]
 
     @property
@@ -98,9 +98,9 @@ class LabelledSet(Dataset):
         )
 
     def weigh_classes(self, class_weight):
-        """Return the same images, weighted by `class_weight` times their sample weights.
+        """Return the same images, weighted by `class_weight` and their sample weights.
 
-        "balanced" uses the class counts of this set. Images of weight 0 are left out.
+        "balanced" uses the class counts of this set. Images of weight 0 are dropped.
         """
         weights = self._weights(class_weight)
         used = np.flatnonzero(weights)
@@ -108,7 +108,7 @@ class LabelledSet(Dataset):
         return part.with_weights(weights[used] / weights[used].mean())
 
     def weigh_branches(self, factors):
-        """Return the same images, weights times `factors` (n, M), with mean 1 per branch."""
+        """Return the same images with weights multiplied by factors of shape (n, M)."""
         weights = self.weights[:, None] * torch.as_tensor(factors, dtype=torch.float32)
         return self.with_weights(weights / weights.mean(0))
 
@@ -122,7 +122,7 @@ class LabelledSet(Dataset):
         return weights / weights.mean()
 
     def fingerprint(self):
-        """Return a digest of pixels, labels and sample weights that ignores the form of X."""
+        """Return a hash of pixels, labels and weights, which does not depend on the form of X."""
         chunks = np.array_split(np.arange(len(self)), -(-len(self) // 256))
         pixels = [
             joblib.hash(self.source.load(index, self.image_size).contiguous().numpy())
@@ -132,15 +132,16 @@ class LabelledSet(Dataset):
         return joblib.hash(content)
 
     def __getitem__(self, index):
-        """Return one image (3, S, S) and its label in the user's type."""
+        """Return one image (3, S, S) and its label of the user's type."""
         image = self.source.load([index], self.image_size)[0]
         return image, self.classes[self.labels[index]]
 
     def __getitems__(self, indices):
-        """Return images (B, 3, S, S) and (labels, weights), each (B,); weights may be (B, M).
+        """Return a batch: images and (labels, weights).
 
-        With `indices` (M, B), the images of the M branches are concatenated, (M·B, 3, S, S),
-        and labels and weights are (B, M).
+        For `indices` of shape (B,), images are (B, 3, S, S), labels (B,) and weights (B,) or
+        (B, M). For `indices` of shape (M, B), one row per branch, the images of all branches are
+        concatenated, (M·B, 3, S, S), and labels and weights are (B, M).
         """
         index = torch.as_tensor(np.asarray(indices))
         images = self.source.load(index.flatten().numpy(), self.image_size)
@@ -148,10 +149,10 @@ class LabelledSet(Dataset):
 
 
 def batch_targets(images, index):
-    """Return labels and weights, (B,) or (B, M), for an index (B,) or (M, B)."""
+    """Return the labels and weights of a batch, as in :meth:`LabelledSet.__getitems__`."""
     labels, weights = images.labels[index], images.weights[index]
     if index.ndim == 1:
         return labels, weights
-    if weights.ndim == 3:  # (M, B, M): select each branch's weights of its images
+    if weights.ndim == 3:  # (M, B, M) to (B, M): each branch uses its own weights
         return labels.T, weights.diagonal(dim1=0, dim2=2)
     return labels.T, weights.T

@@ -1,8 +1,8 @@
 """NetTailorClassifier: NetTailor (Morgado and Vasconcelos, CVPR 2019) behind scikit-learn's API.
 
-A fine-tuned teacher; a student of the pre-trained blocks with lean proxies beside them, pulled to
-the teacher's activations and to a small expected complexity; pruning, retraining, and a sweep over
-the number of removed blocks. The network: :mod:`~sklearn_rrr.nettailor.tailored_net`.
+A teacher is fine-tuned. A student, the pre-trained blocks with lean proxies beside them, is trained
+to match the teacher's activations at a small expected complexity. It is then pruned and retrained
+for several numbers of removed blocks. :mod:`~sklearn_rrr.nettailor.tailored_net` has the network.
 """
 
 import warnings
@@ -30,8 +30,8 @@ from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.training.loop import train
 
-# Section 4.1 and the authors' settings, whatever the backbone. The teacher is fine-tuned by SGD
-# at 0.01 there; here by AdamW, unless one is given.
+# Section 4.1 and the authors' settings, for any backbone. The authors fine-tune the teacher by SGD
+# at a learning rate of 0.01; here, the default teacher is fine-tuned by AdamW.
 PUBLISHED = {
     "n_skips": 3,
     "cost": "macs",
@@ -44,115 +44,116 @@ PUBLISHED = {
     "max_epochs": 50,
     "epochs_per_step": 60,
 }
-ATTENTION = "*.logits"  # the names of its parameters
+ATTENTION = "*.logits"  # pattern of the names of attention parameters
 
 
 @dataclass(eq=False, repr=False)
 class NetTailorClassifier(BaseImageClassifier):
-    """Tailor a pre-trained network to a task: drop the blocks that lean proxies can replace.
+    """Tailor a pre-trained network to a task by replacing blocks with lean proxies.
 
-    The blocks that stay keep the weights of the backbone, so that many tasks share them; only
-    proxies, norm statistics and the head belong to the task (`task_delta_`).
+    The remaining blocks keep the weights of the backbone, so that many tasks can share them. Only
+    the proxies, the norm statistics and the head are specific to the task (`task_delta_`).
 
     Parameters
     ----------
     backbone, weights : optional
-        The pre-trained network; types and defaults of this and what is not explained here as in
-        :class:`RRRNetClassifier`.
+        Pre-trained network. :class:`RRRNetClassifier` documents this and all other parameters
+        that are not explained here.
     teacher : estimator or None, default=None
-        What the student learns to imitate: an :class:`RRRNetClassifier` or one of its kin, of the
-        same backbone with all its blocks, unsplit. It is cloned and fitted to the training images
-        of the student, with their weights. A fitted one in a
-        :class:`sklearn.frozen.FrozenEstimator` is used as it is; if it was trained on images given
-        here, its hold-out score is optimistic, so few students come within `tolerance`.
-        None is a :class:`FineTuningClassifier` with
-        the parameters given here, but its own learning rate and schedule.
+        Classifier whose activations the student learns to match: an :class:`RRRNetClassifier` or
+        :class:`FineTuningClassifier` with the same backbone, all its blocks and no split. It is
+        cloned and fitted to the training images of the student, with their weights. A fitted
+        teacher in a :class:`sklearn.frozen.FrozenEstimator` is used as it is; if it was trained
+        on hold-out images, its hold-out score is optimistic, so few students come within
+        `tolerance`. None uses a :class:`FineTuningClassifier` with the parameters given here.
     n_skips : int, default=3
-        Proxies into each node, from as many nearest earlier nodes.
+        Number of proxies into each node, one from each of the nearest earlier nodes.
     cost : {"macs", "parameters"}, default="parameters"
-        What a path costs: its multiply-adds, as published, or its parameters.
+        Cost of a path: its multiply-adds, as published, or its parameters.
     complexity_weight : float, default=4.0
-        γ1, the weight of the expected complexity in the loss.
+        γ1, the weight of the expected complexity in the loss, at least 0.
     teacher_weight : float, default=10.0
-        γ2, the weight of the distance from the teacher's activations.
+        γ2, the weight of the distance from the teacher's activations in the loss, at least 0.
     attention_threshold : float, default=0.05
-        Proxies of a smaller attention go, in [0, 1].
+        Proxies with a smaller attention are removed, in [0, 1].
     n_removed : int, list of int or None, default=None
-        Blocks to remove, those of the smallest attention; what nobody uses then goes, too. A list
-        is swept in increasing order. None: about every sixteenth part of the blocks more up to
-        a quarter of them, then every eighth.
+        Number of blocks to remove, those with the smallest attention first. Paths that become
+        unused are removed, too. A list is swept in increasing order. None sweeps in steps of about
+        1/16 of the blocks up to a quarter of them, then of 1/8.
     tolerance : float, default=0.005
-        The leanest student whose accuracy on the images held out is at most this much below the
-        teacher's is taken. If none is, the best is taken, with a warning. A single `n_removed`
-        leaves no choice.
+        Largest accepted drop of accuracy on the hold-out set, relative to the teacher. The
+        leanest student within it is selected; if there is none, the best student is selected,
+        with a warning. It has no effect if `n_removed` is an int.
     progressive : bool, default=True
-        Whether each student of the sweep goes on from the one before it, which had more blocks.
-        Else each starts from the student before pruning, and the sweep ends at the second in a
-        row that is not within `tolerance`.
+        Whether each student of the sweep starts from the weights of the previous one, which has
+        more blocks. If False, each starts from the student before pruning, and the sweep ends
+        after two successive students that exceed `tolerance`.
     epochs_per_step : int or None, default=None
-        Epochs of each pruned student; None takes as many as before.
+        Number of epochs to retrain each pruned student; None uses as many as before pruning.
     fine_tuning : TailoringFineTuning, FineTuning, "published" or None, default=None
-        How the student learns, see :class:`TailoringFineTuning`; "published" is the paper's way.
-        A teacher that is trained here shares what is set, but not the rate, its schedule and the
-        optimiser.
+        Training settings of the student, see :class:`TailoringFineTuning`; "published" uses those
+        of the paper. The default teacher shares them, except `trainable`, `learning_rate`,
+        `lr_schedule` and `optimizer`.
     max_epochs : int or None, default=None
-        Epochs of the teacher and of the student, each; None spends the steps that suit the
-        backbone.
+        Number of epochs of the default teacher, and of the student. None uses as many as the
+        steps that suit the backbone require.
     batch_size, class_weight : optional
         Training.
     validation_fraction : float or None, default=0.2
-        Fraction of the images that neither students nor a teacher fitted here learn from; they
-        are for the choice. None only with a single number as `n_removed`, which leaves nothing to
-        choose.
+        Fraction of the images held out to select a student, in [0.001, 0.999]. Neither students
+        nor an unfitted teacher are trained on them. None is possible only if `n_removed` is an
+        int, so that there is only one student.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
     device, precision, random_state, verbose : optional
-        How it runs.
+        Hardware, seed and output.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels.
     module_ : TailoredNet
-        The network: static, without what was removed.
+        Tailored network, without the removed paths.
     teacher_ : estimator
-        The fitted teacher.
+        Fitted teacher.
     teacher_score_ : float
-        Its accuracy on the images held out; NaN without.
+        Accuracy of the teacher on the hold-out set; NaN without a hold-out set.
     results_ : pandas.DataFrame
-        A row for each student of the sweep: ``asked``, how many blocks were to be removed, and
-        ``removed``, how many are gone; ``proxies`` that stay; ``parameters``, ``macs`` and
-        ``score``; ``within`` the tolerance; ``kept``, which one was taken.
+        One row for each student of the sweep: ``asked``, the number of blocks to remove;
+        ``removed``, the number of removed blocks; ``proxies``, the number of remaining proxies;
+        ``parameters``, ``macs`` and ``score``; ``within``, whether the score is within
+        `tolerance`; ``kept``, whether the student was selected.
     alphas_ : pandas.DataFrame
-        A row for each path of the student before pruning: ``node`` it leads into, ``source`` it
-        reads, ``kind`` (block or proxy), ``cost`` over that of the whole network, ``alpha``, and
-        whether it was ``kept``.
+        One row for each path of the student before pruning: ``source``, the node it reads;
+        ``node``, the node it leads into; ``kind``, "block" or "proxy"; ``cost``, relative to that
+        of the backbone; ``alpha``, its attention; ``kept``, whether it remains.
     task_delta_ : dict of str to torch.Tensor
-        What is not shared with the backbone, by the names of the network's state dict.
+        Parameters and statistics that are specific to the task, by their names in the state dict.
     n_parameters_ : int
-        Parameters of the network.
+        Number of parameters of the network.
     history_ : pandas.DataFrame
-        The epochs of the last retraining of the network, as of :class:`RRRNetClassifier`.
+        Epochs of the last training of the network; see :class:`RRRNetClassifier`.
     fine_tuning_ : TailoringFineTuning
-        The settings of the training, with nothing left to the backbone.
+        Resolved training settings: no field is None.
     image_size_ : int
-        Height and width that images are resized to.
+        Height and width, in pixels, to which images are resized.
     n_features_in_, feature_names_in_, image_shape_in_, skipped_, net_ : optional
-        As of :class:`RRRNetClassifier`.
+        As in :class:`RRRNetClassifier`.
 
     See Also
     --------
-    sklearn_rrr.MultiTaskStore : Many tasks that share one backbone.
+    sklearn_rrr.MultiTaskStore : Store many tasks that share one backbone.
 
     Notes
     -----
-    The published settings are ``PUBLISHED`` of this module. The defaults are for a few hundred
-    images and "synth50", tried on scikit-learn's digits and on images held out in the training
-    halves of a few real sets: AdamW for SGD, and an attention that takes larger steps, as a few
-    hundred of them would hardly move it; parameters for multiply-adds at a larger weight, as most
-    parameters are in the last blocks, which the published cost spares (at a smaller weight the
-    blocks of the least attention are the cheap first ones); and a sweep that goes on from student
-    to student.
+    ``PUBLISHED`` of this module has the published settings. The defaults suit "synth50" and a few
+    hundred images; they were chosen on scikit-learn's digits and on images held out from the
+    training halves of a few real data sets. They differ from the published settings in three ways.
+    The optimiser is AdamW instead of SGD, with a larger learning rate for the attention, which a
+    few hundred steps would otherwise hardly change. The cost counts parameters instead of
+    multiply-adds, at a larger weight: most parameters are in the last blocks, which the published
+    cost spares, and at a smaller weight the cheap first blocks have the least attention. The sweep
+    is progressive.
 
     References
     ----------
@@ -198,8 +199,8 @@ class NetTailorClassifier(BaseImageClassifier):
             check_int("epochs_per_step", self.epochs_per_step, 1)
         if self.validation_fraction is None and not isinstance(self.n_removed, Integral):
             raise ValueError(
-                "`validation_fraction`=None leaves no images to choose a student by; use for "
-                "example 0.2, or one number as `n_removed`."
+                "`validation_fraction`=None leaves no images to choose a student with; use, for "
+                "example, 0.2, or set `n_removed` to an int."
             )
         super()._check_parameters()
 
@@ -211,12 +212,12 @@ class NetTailorClassifier(BaseImageClassifier):
     @property
     def partial_fit(self):
         raise AttributeError(
-            "NetTailorClassifier has no partial_fit: what is removed is chosen over all images."
+            "NetTailorClassifier has no partial_fit: it needs all images to choose blocks. Use fit."
         )
 
     @property
     def task_delta_(self):
-        """What is not shared with the backbone: {name: tensor}, copies on the CPU."""
+        """Task-specific entries of the state dict, {name: tensor}: copies on the CPU."""
         check_is_fitted(self)
         state = self.module_.state_dict()
         return {key: state[key].cpu().clone() for key in self.module_.task_keys()}
@@ -226,20 +227,20 @@ class NetTailorClassifier(BaseImageClassifier):
     def _load_backbone(self):
         self.trainable_ = "proxies"
         backbone, _ = self._load_pretrained()
-        self._resolve_sweep(sum(backbone.depths))  # an error before the images are read
+        self._resolve_sweep(sum(backbone.depths))  # reports errors before images are read
         return backbone
 
     def _resolve_sweep(self, n_blocks):
         """Return the numbers of blocks to remove, in increasing order."""
         asked = self.n_removed
         if asked is None:
-            # The first to go hold most of the parameters.
+            # Fine steps first: the first removed blocks have most of the parameters.
             fine, coarse = max(1, n_blocks // 16), max(1, n_blocks // 8)
             first = range(fine, n_blocks // 4 + 1, fine)
             return sorted({*first, *range(coarse, n_blocks, coarse)})
         many = isinstance(asked, (list, tuple, np.ndarray))
         if many and not len(asked):
-            raise ValueError("`n_removed` must hold a number or more; got none.")
+            raise ValueError(f"`n_removed` must be an int or a non-empty list; got {asked!r}.")
         hint = f"The backbone {self.backbone!r} has {n_blocks} blocks."
         numbers = asked if many else [asked]
         return sorted({check_int("n_removed", n, 0, n_blocks, hint) for n in numbers})
@@ -254,7 +255,7 @@ class NetTailorClassifier(BaseImageClassifier):
         return replace(settings, undecayed=(ATTENTION,), lr_factors=factors)
 
     def _retrain_settings(self, settings):
-        """Return the settings of the pruned students, whose weights start as they are."""
+        """Return the settings to retrain pruned students, which keep their heads."""
         epochs = settings.max_epochs if self.epochs_per_step is None else self.epochs_per_step
         return replace(
             settings,
@@ -283,10 +284,10 @@ class NetTailorClassifier(BaseImageClassifier):
         static = self._sweep(soft, validation, lambda student: tailor(student, settings, 0.0))
         self._describe_paths(soft, costs, static)
         self._finish(static, settings)
-        del self._net  # of a soft student; `net_` makes another
+        del self._net  # belongs to a soft student; `net_` creates another
 
     def _find_teacher(self, backbone, images, seed):
-        """Return the fitted teacher, trained on these images unless it is frozen."""
+        """Return the fitted teacher, after training it on these images unless it is frozen."""
         teacher = self.teacher
         frozen = isinstance(teacher, FrozenEstimator)
         if frozen:
@@ -311,7 +312,7 @@ class NetTailorClassifier(BaseImageClassifier):
             seed = teacher._draw_seed()
         teacher._check_parameters()
         loaded = teacher._load_backbone()
-        # Random weights are drawn once.
+        # The default teacher shares the backbone, so that random weights are drawn only once.
         source = backbone if self.teacher is None else loaded
         teacher._adopt(images, self.image_size_, self._split_seed)
         self._check_teacher(teacher, teacher._make_module(source), backbone)
@@ -319,25 +320,25 @@ class NetTailorClassifier(BaseImageClassifier):
         return teacher
 
     def _teacher_tuning(self):
-        """Return how a teacher of our own learns: its rate, schedule and optimiser are its own."""
+        """Return the training settings of the default teacher."""
         own = {"trainable", "learning_rate", "lr_schedule", "optimizer"}
         given = self._given_tuning()
         names = {field.name for field in fields(FineTuning)} - own
         return FineTuning(**{name: getattr(given, name) for name in names})
 
     def _check_unfitted(self, teacher):
-        """Check that a teacher can learn from the images as they are read and weighed here."""
+        """Check that a teacher can be trained on images as they are read and weighted here."""
         for name, here in (("image_size", self.image_size_), ("class_weight", self.class_weight)):
             own = getattr(teacher, name)
             if own is not None and own != here:
                 raise ValueError(
-                    f"`teacher` learns from the images of the student, with `{name}`={here!r}; got "
-                    f"a teacher with {own!r}. Set it on the NetTailorClassifier, or pass a fitted "
-                    "teacher in a FrozenEstimator."
+                    f"`teacher` is trained on the student's images, with `{name}`={here!r}; got a "
+                    f"teacher with {own!r}. Set `{name}` on the NetTailorClassifier, or pass a "
+                    "fitted teacher in a FrozenEstimator."
                 )
 
     def _check_teacher(self, teacher, module, backbone):
-        """Check that the nodes of a teacher, of its network, are those of the student."""
+        """Check that the teacher's network has the same nodes, classes and size as the student."""
         whole = (backbone.name, backbone.depths, 1, backbone.planes[-len(module.branch_planes) :])
         given = (module.backbone_name, module.blocks, module.n_branches, module.branch_planes)
         if given != whole or module.is_reduced:
@@ -349,8 +350,8 @@ class NetTailorClassifier(BaseImageClassifier):
             )
         if not np.array_equal(teacher.classes_, self.classes_):
             raise ValueError(
-                f"`teacher` must know the classes of y, {self.classes_.tolist()}; got one of "
-                f"{teacher.classes_.tolist()}. Fit it on the same labels."
+                f"`teacher` must be fitted on the classes of y, {self.classes_.tolist()}; got a "
+                f"teacher fitted on {teacher.classes_.tolist()}. Fit it on the same labels."
             )
         if teacher.image_size_ != self.image_size_:
             raise ValueError(
@@ -359,7 +360,7 @@ class NetTailorClassifier(BaseImageClassifier):
             )
 
     def _sweep(self, soft, validation, retrain):
-        """Prune, retrain and score students; return the one taken, static."""
+        """Prune, retrain and score students; return the selected one, with constant attention."""
         alphas = {path: alpha.item() for path, alpha in soft.alphas().items()}
         rows, best, last, tried, failures = [], None, None, set(), 0
         for asked in self._resolve_sweep(soft.n_nodes):
@@ -384,11 +385,10 @@ class NetTailorClassifier(BaseImageClassifier):
         self.results_["kept"] = self.results_.index == index
         if not within and not isinstance(self.n_removed, Integral):
             warnings.warn(
-                f"No student is within `tolerance`={self.tolerance:g} of the teacher's "
-                f"{self.teacher_score_:.4g} on the images held out; the best, at "
-                f"{rows[index]['score']:.4g}, is taken. Remove fewer blocks (`n_removed`), or "
-                "train for longer; if a frozen `teacher` has learned from those images, pass it "
-                "without FrozenEstimator.",
+                f"No student is within `tolerance`={self.tolerance:g} of the teacher's hold-out "
+                f"accuracy, {self.teacher_score_:.4g}; the best, with {rows[index]['score']:.4g}, "
+                "is selected. Remove fewer blocks (`n_removed`) or train longer. If a frozen "
+                "`teacher` was trained on the hold-out images, pass it without FrozenEstimator.",
                 stacklevel=5,
             )
         return student
@@ -403,12 +403,12 @@ class NetTailorClassifier(BaseImageClassifier):
             "parameters": count_parameters(student),
             "macs": count_macs(student, self.image_size_),
             "score": score,
-            # Without images held out there is nothing to compare.
+            # True without a hold-out set: comparisons with NaN are False.
             "within": not score < self.teacher_score_ - self.tolerance - 1e-9,
         }
 
     def _score(self, network, images):
-        """Return the accuracy of a network, not weighted; NaN without images."""
+        """Return the unweighted accuracy of a network; NaN if `images` is None."""
         if images is None:
             return float("nan")
         device = resolve_device(self.device)

@@ -1,9 +1,9 @@
 """Layer-by-layer simplification of a network with progressive retraining: arXiv:2101.04699.
 
 Derived from the abstract of Osaku, Gomes and Falcão (2021). The layers are simplified one after
-the other, from the first to the last. The kernels of a layer are judged by numbers, or by a person
-who looks at their activations; irrelevant ones are removed, and then the network is retrained
-"from the next layer to the first one".
+the other, from the first to the last. The relevance of the kernels of a layer is measured, or
+judged by a person who looks at their activations. Irrelevant kernels are removed, and then the
+network is retrained "from the next layer to the first one".
 """
 
 import copy
@@ -43,43 +43,44 @@ class ProgressiveKernelPruner(PruningLoop):
     Parameters
     ----------
     estimator : classifier or None, default=None
-        Classifier to prune, frozen or to be fitted; default and details, here and below, as in
-        :class:`~sklearn_rrr.pruning.base.BasePruner`.
+        Classifier to prune, frozen or unfitted;
+        :class:`~sklearn_rrr.pruning.base.BasePruner` documents it and the default.
     criterion : {"leave_one_out", "taylor", "norm", "l1", "fisher"} or callable, \
 default="leave_one_out"
-        Objective relevance of a kernel. "leave_one_out": the drop in balanced accuracy on the
-        hold-out set without the kernel; "taylor" decides between equal drops. The other names,
-        and callables, are described in :class:`ChannelPruner`.
+        Objective relevance of a kernel. "leave_one_out" is the drop in balanced accuracy on the
+        hold-out set without the kernel, with ties broken by "taylor". :class:`ChannelPruner`
+        describes the other names, and callables.
     layer_tolerance : float, default=0.0
-        Largest accepted drop in balanced accuracy on the hold-out set, in [0, 1], when the kernels
-        of one layer are removed and the network is not yet retrained. The least relevant kernels
-        are removed first. With "leave_one_out", kernels of higher relevance always remain.
+        Largest accepted drop in balanced accuracy on the hold-out set, in [0, 1], after the kernels
+        of one layer are removed and before retraining. The least relevant kernels are removed
+        first. With "leave_one_out", kernels whose own drop is larger always remain.
     amount : float or None, default=None
-        Share of each layer's kernels to remove, in [0, 0.999], instead of `layer_tolerance`.
+        Fraction of each layer's kernels to remove, in [0, 0.999], instead of `layer_tolerance`.
     target : float or None, default=None
-        Share of the network's `cost` to remove, in [0, 0.999], instead of `layer_tolerance`:
+        Fraction of the network's `cost` to remove, in [0, 0.999], instead of `layer_tolerance`:
         the smallest `amount` that reaches it is used. 0 leaves the network unchanged.
     selector : callable or None, default=None
         Subjective relevance, instead of `layer_tolerance`. ``selector(layer, activation_mosaics,
         scores)`` returns a boolean array of shape (C,), True for channels that remain. Its
         arguments are the name of the layer; the activations of its C channels on a few images, of
-        shape (C, n_images, h, w); and the relevance by `criterion`, of shape (C,). The same number
-        of channels must remain in each of the equal consecutive parts that belong to branches, or
-        to groups of a grouped convolution.
+        shape (C, n_images, h, w); and the relevance by `criterion`, of shape (C,). The channels
+        consist of equal consecutive parts, one for each branch or group of a grouped convolution;
+        the same number of channels must remain in each part.
     mosaic_images : int, default=16
         Number of images whose activations `selector` receives, at least 1. They come from the
         hold-out set if there is one.
     retrain : {"progressive", "usual"}, default="progressive"
-        Layers that are retrained. "usual", the control, retrains the whole network after each
-        layer, for the same number of epochs.
+        Layers to retrain. "progressive" retrains those described above; "usual", the control,
+        retrains the whole network, for the same number of epochs.
     streams : bool, default=False
-        Whether the channels of residual streams are removed, too, in all layers of a stream at
-        once. The last layer that reads a stream is then its next layer.
+        Whether to remove channels of residual streams, too, in all layers of a stream at once.
+        The next layer of a stream is the last layer that reads it.
     cost : {"parameters", "macs"}, default="parameters"
         Cost that `target` refers to.
     tolerance : float or None, default=None
         Largest accepted drop of the score, at least 0, relative to the start. A layer that
-        exceeds it after retraining is restored, and the next layer follows.
+        exceeds it after retraining is restored, and pruning continues with the next layer.
+        None accepts every drop.
     epochs_per_step : int or None, default=None
         Number of epochs after each layer, at least 0. None divides the number of epochs of the
         estimator's own fit by the number of layers, with at least one epoch for each.
@@ -96,10 +97,11 @@ default="leave_one_out"
     estimator_ : classifier
         Fitted classifier with the simplified network.
     results_ : pandas.DataFrame
-        One row for the start and one for each layer in order, with further columns: ``layer``,
-        the name of its convolution, empty at the start; ``channels_before`` and ``channels``, at
-        the start of all layers; ``relevance`` of each channel before; ``remaining``, positions of
-        the remaining channels. ``kept`` is False for a layer that was restored.
+        One row for the start and one for each layer in order. Columns in addition to those of
+        :class:`~sklearn_rrr.pruning.base.BasePruner`: ``layer``, the name of its convolution, empty
+        at the start; ``channels_before`` and ``channels``, sums over all layers at the start;
+        ``relevance`` of each channel before removal; ``remaining``, positions of the remaining
+        channels. ``kept`` is False for a layer that was restored.
     classes_ : ndarray of shape (n_classes,)
         Labels.
     skipped_ : list
@@ -107,14 +109,14 @@ default="leave_one_out"
 
     See Also
     --------
-    ChannelPruner : Prunes all layers at once, in steps.
-    sklearn_rrr.plotting.KernelMosaicDisplay : Draws the activations that a selector receives.
+    ChannelPruner : Prune all layers at once, in steps.
+    sklearn_rrr.plotting.KernelMosaicDisplay : Plot the activations that a selector receives.
 
     Notes
     -----
-    Two kernels that compute the same have no relevance each, but cannot both be removed. So, of
-    the kernels of low relevance, as many as `layer_tolerance` allows are removed together, the
-    least relevant first.
+    Two identical kernels each have no relevance, but cannot both be removed. Therefore, kernels of
+    low relevance are removed together, the least relevant first, as long as their joint removal
+    does not exceed `layer_tolerance`.
 
     References
     ----------
@@ -156,22 +158,22 @@ default="leave_one_out"
     def _check_amount(self):
         check_real("layer_tolerance", self.layer_tolerance, 0, 1)
         if self.amount is not None:
-            check_real("amount", self.amount, 0, 0.999, "A share of each layer's kernels.")
+            check_real("amount", self.amount, 0, 0.999, "It is a fraction of each layer's kernels.")
         if self.target is not None:
-            check_real("target", self.target, 0, 0.999, "A share of the cost, to be removed.")
+            check_real("target", self.target, 0, 0.999, "It is the fraction of the cost to remove.")
         if not (self.selector is None or callable(self.selector)):
             raise TypeError(f"`selector` must be a callable or None; got {self.selector!r}.")
         names = ("amount", "target", "selector")
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(
-                f"`{given[0]}` and `{given[1]}` both say what goes; set only one of them."
+                f"`{given[0]}` and `{given[1]}` both determine what is removed; set only one."
             )
         name = "criterion" if self.criterion == "leave_one_out" else "layer_tolerance"
         if self.validation_fraction is None and (name == "criterion" or not given):
             raise ValueError(
                 f"`{name}`={getattr(self, name)!r} needs images to score on; got "
-                "`validation_fraction`=None. Use for example 0.2."
+                "`validation_fraction`=None. Use, for example, 0.2."
             )
 
     def _check_parameters(self):
@@ -194,7 +196,7 @@ default="leave_one_out"
         return {**start, "relevance": None, "remaining": None}
 
     def _steps(self, run, start):
-        """Remove kernels of one layer, yield, and go on with the next layer."""
+        """Remove kernels of one layer, yield, and continue with the next layer."""
         if self.target == 0:
             return
         groups, amount = find_groups(run.network, self.streams), self._find_amount(run, start)
@@ -215,10 +217,10 @@ default="leave_one_out"
 
     def _retrain(self, run, epochs):
         super()._retrain(run, epochs)
-        run.network.freeze("all")  # freezes nothing any longer
+        run.network.freeze("all")  # freezes nothing: all parts train again
 
     def _find_amount(self, run, start):
-        """Return the share of each layer's kernels to remove; None leaves it to the relevance."""
+        """Return the fraction of each layer's kernels to remove, or None if it is not fixed."""
         if self.target is None:
             return self.amount
         limit = (1 - self.target) * start[self.cost]
@@ -235,8 +237,8 @@ default="leave_one_out"
         if number < len(amounts):
             return amounts[number]
         warnings.warn(
-            f"{type(self).__name__} may not remove {self.target:.1%} of the {self.cost}, the "
-            "`target`; one channel of each layer and part stays.",
+            f"{type(self).__name__} cannot remove {self.target:.1%} of the {self.cost}, the "
+            "`target`: at least one channel of each part of a layer remains.",
             stacklevel=6,
         )
         return 1.0
@@ -244,7 +246,7 @@ default="leave_one_out"
     # ------------------------------------------------------------------------- judging
 
     def _judge(self, run, group, amount):
-        """Return the relevance of a layer's channels, and positions of those that remain."""
+        """Return the relevance of a layer's channels, and the positions of remaining channels."""
         relevance = self._score(run, group)
         if self.selector is not None:
             kept = self._ask(run, group, relevance.numpy())
@@ -271,16 +273,16 @@ default="leave_one_out"
         return score_without(run.network, group, [channels], images, **how)[0]
 
     def _rank_kernels(self, run, group, relevance):
-        """Return units of one channel from each part, the least relevant first."""
+        """Return units with one channel of each part, the least relevant unit first."""
         ties = torch.zeros(group.size)
-        if self.criterion == "leave_one_out":  # means over few images are often equal
+        if self.criterion == "leave_one_out":  # ties are common with few images
             (ties,) = score_taylor(run.network, [group], run.batches)
         ranks = torch.empty(group.size)
         ranks[np.lexsort((ties.numpy(), relevance.numpy()))] = torch.arange(group.size).float()
         return [channels for _, channels in rank_units([group], [ranks])]
 
     def _count_spared(self, run, group, units, relevance):
-        """Return how many of the least relevant units `layer_tolerance` allows to remove."""
+        """Return the number of least relevant units that may be removed by `layer_tolerance`."""
         limit = self.layer_tolerance + ROUNDING
         if self.criterion == "leave_one_out":
             units = list(takewhile(lambda unit: relevance[unit].max() <= limit, units))
@@ -293,19 +295,19 @@ default="leave_one_out"
         return bisect_left(range(1, len(gone)), True, key=is_too_many)
 
     def _ask(self, run, group, relevance):
-        """Return the mask of `selector`, after checking it."""
+        """Call `selector`, and check and return its mask."""
         images = pick_images(run.scored_images, self.mosaic_images)
         maps = activation_maps(run.network, group, images)
         kept = np.asarray(self.selector(group.name, maps, relevance))
         if kept.shape != (group.size,) or kept.dtype != bool:
             raise ValueError(
-                f"`selector` must return a boolean array of the shape ({group.size},) for "
-                f"{group.name!r}; got {kept.dtype} of the shape {kept.shape}."
+                f"`selector` must return a boolean array of shape ({group.size},) for "
+                f"{group.name!r}; got an array of {kept.dtype} of shape {kept.shape}."
             )
         counts = kept.reshape(group.parts, -1).sum(1).tolist()
         if min(counts) < 1 or len(set(counts)) > 1:
             raise ValueError(
-                "`selector` must keep a channel or more, and the same number in each of the "
+                "`selector` must keep at least one channel, and the same number, in each of the "
                 f"{group.parts} equal parts (branches, groups) of {group.name!r}; got {counts}."
             )
         return kept
@@ -325,7 +327,7 @@ def list_later(network, group):
     network : RRRNet
         Network of the group.
     group : ChannelGroup
-        Channels that are read.
+        Channels whose readers are searched.
 
     Returns
     -------

@@ -78,9 +78,9 @@ def test_the_five_models():
     assert all(m.backbone == "resnet152" and m.max_epochs == 7 for m in models.values())
     assert {k: models[k].fine_tuning.dropout for k in "CDE"} == {"C": None, "D": 0.05, "E": None}
     assert [models[k].n_branches for k in "CDE"] == [1, 1, 8]
-    with pytest.raises(TypeError, match="`n_branches` tells the models apart"):
+    with pytest.raises(TypeError, match="`n_branches` distinguishes the models"):
         paper_models(n_branches=3)
-    with pytest.raises(TypeError, match="`dropout` tells the models apart"):
+    with pytest.raises(TypeError, match="`dropout` distinguishes the models"):
         paper_models(fine_tuning=FineTuning(dropout=0.1))
 
 

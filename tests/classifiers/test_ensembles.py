@@ -263,8 +263,8 @@ def test_strategies_are_saved_without_pickle(small, digits, tmp_path):
     [
         ("boosting", ValueError, "`ensemble` must be one of 'naive', 'bagging', .*got 'boosting'"),
         (SnapshotEnsemble, TypeError, "or an EnsembleStrategy"),
-        (SnapshotEnsemble(0), ValueError, r"`n_cycles` must be an int.*got 0.*None takes"),
-        (SnapshotEnsemble(1), ValueError, "`n_cycles`=1 cannot fill `n_branches`=2"),
+        (SnapshotEnsemble(0), ValueError, r"`n_cycles` must be an int.*got 0.*None uses"),
+        (SnapshotEnsemble(1), ValueError, "`n_cycles`=1 is less than `n_branches`=2"),
         (SnapshotEnsemble(100), ValueError, "100 snapshot cycles need .* there are 16"),
         (BaggingEnsemble(0), ValueError, r"`max_samples` must be a number in \(0, 1\]"),
         (
@@ -304,9 +304,9 @@ def test_cycles_are_whole(small, digits, ensemble):
     assert not hasattr(small(ensemble=ensemble), "partial_fit")
     with pytest.raises(AttributeError, match="partial_fit") as error:
         small(ensemble=ensemble).partial_fit(X, y, classes=np.unique(y))
-    assert "cannot go on with; use" in str(error.value.__cause__)
+    assert "does not support partial_fit; use" in str(error.value.__cause__)
     stopping = small(ensemble=ensemble, early_stopping=True, validation_fraction=0.2)
-    with pytest.raises(ValueError, match="`early_stopping`=True would cut the cycles"):
+    with pytest.raises(ValueError, match="`early_stopping`=True would interrupt the cycles"):
         stopping.fit(X, y)
 
 

@@ -239,7 +239,7 @@ def test_the_papers_epochs():
         ("batch_size", 1, "`batch_size` must be an int of at least 2; got 1. Batch norm"),
         ("learning_rate", 0, r"`learning_rate` must be a number in \(0, inf\); got 0"),
         ("lr_schedule", "step", "`lr_schedule` must be one of 'constant', 'linear', 'c"),
-        ("learning_rate", "fast", r"`learning_rate` must be .*; got 'fast'. Use None for"),
+        ("learning_rate", "fast", r"`learning_rate` must be .*; got 'fast'. None uses the"),
         ("stump_lr_factor", 2.0, r"`stump_lr_factor` must be a number in \(0, 1\]; got 2.0"),
         ("ema_epochs", 1.5, r"`ema_epochs` must be a number in \[0, 1\]; got 1.5"),
         (
@@ -345,7 +345,7 @@ def test_partial_fit_needs_the_classes_first(small, digits):
         ValueError, match=r"labels \[9\], which are not in `classes` \[0, 1, 2, 3\]"
     ):
         clf.partial_fit(X, np.where(y == 0, 9, y))
-    with pytest.raises(ValueError, match=r"differs from the .* of the earlier calls"):
+    with pytest.raises(ValueError, match=r"differs from the classes of the earlier calls, \[0"):
         clf.partial_fit(X, y, classes=[0, 1])
 
 
@@ -410,7 +410,7 @@ def test_other_version_warns(small, digits, monkeypatch):  # fault 60
 
 
 def test_balanced_weights_need_all_images(small, digits):
-    with pytest.raises(ValueError, match="`class_weight`='balanced' knows the classes' counts"):
+    with pytest.raises(ValueError, match="`class_weight`='balanced' is not supported"):
         small(class_weight="balanced").partial_fit(*digits, classes=range(4))
 
 

@@ -166,7 +166,7 @@ def test_the_leanest_within_the_tolerance_is_taken(make, digits, monkeypatch):
     assert clf.results_.asked.tolist() == [1, 2, 3, 4]  # the second failure ends it
     assert clf.results_.within.tolist() == [True, True, False, False]
     scores[6] = 1.0
-    with pytest.warns(UserWarning, match=r"No student is within `tolerance`=0\.005 .* at 0\.9, is"):
+    with pytest.warns(UserWarning, match=r"is within `tolerance`=0\.005 .* with 0\.9, is"):
         clf.fit(*digits)
     assert clf.results_.kept.tolist() == [True, False]
     scores |= {6: 0.9, 1: 0.9}
@@ -361,7 +361,7 @@ def test_other_teachers_are_refused(make, digits, teacher, small):
         for form in (other, FrozenEstimator(clone(other).fit(*digits))):
             with pytest.raises(ValueError, match=match):
                 make(teacher=form).fit(X, y)
-    with pytest.raises(ValueError, match=r"know the classes of y, \[0, 1, 2\]; got one of \[0, 1"):
+    with pytest.raises(ValueError, match=r"classes of y, \[0, 1, 2\]; .* fitted on \[0, 1"):
         make(teacher=FrozenEstimator(teacher)).fit(X[y < 3], y[y < 3])
     with pytest.raises(ValueError, match=r"same size; got 16, not 24. Use image_size=16"):
         make(teacher=FrozenEstimator(teacher), image_size=24).fit(X, y)
@@ -386,7 +386,7 @@ def test_other_teachers_are_refused(make, digits, teacher, small):
         ({"retrain_lr_factor": 0}, "`retrain_lr_factor` must be"),
         ({"n_removed": 7}, r"`n_removed` must be an int in \[0, 6\]; got 7. The backbone 'tiny'"),
         ({"n_removed": [1, -1]}, "`n_removed` must be an int"),
-        ({"n_removed": []}, "`n_removed` must hold a number"),
+        ({"n_removed": []}, "`n_removed` must be an int or a non-empty list"),
         ({"n_removed": "all"}, "`n_removed` must be an int"),
         ({"n_removed": None, "validation_fraction": None}, "leaves no images to choose"),
     ],

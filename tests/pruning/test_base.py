@@ -288,7 +288,7 @@ def test_pruning_ends_where_the_score_falls_too_far(fitted, digits, monkeypatch)
 def test_a_scorer_that_gives_no_number_is_refused(fitted, digits):
     """A comparison with NaN would let everything pass."""
     pruner = ChannelPruner(fitted, tolerance=0.1, scoring=lambda *_: float("nan"), **QUICK)
-    with pytest.raises(ValueError, match="`scoring` gave nan on the 24 images held out"):
+    with pytest.raises(ValueError, match="`scoring` returned nan on the 24 images held out"):
         pruner.fit(*digits)
 
 

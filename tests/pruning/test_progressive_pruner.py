@@ -227,7 +227,7 @@ def test_a_target_of_nothing_leaves_the_network_as_it_is(fitted, digits):
 def test_a_target_out_of_reach(fitted, digits):
     frozen = FrozenEstimator(fitted())
     pruner = ProgressiveKernelPruner(frozen, criterion="l1", target=0.999, epochs_per_step=0)
-    with pytest.warns(UserWarning, match=r"may not remove 99\.9% of the parameters"):
+    with pytest.warns(UserWarning, match=r"cannot remove 99\.9% of the parameters"):
         pruner.fit(*digits)
     groups = find_groups(pruner.estimator_.module_, streams=False)
     assert all(group.size == group.parts for group in groups)
@@ -296,9 +296,9 @@ def test_a_selector_is_shown_activations_and_decides(fitted, digits, validation_
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        (lambda maps: np.ones(3, bool), r"boolean array of the shape \(4,\) for 'stump.4.0.conv1'"),
-        (lambda maps: np.ones(len(maps)), r"got float64 of the shape \(4,\)"),
-        (lambda maps: np.zeros(len(maps), bool), r"keep a channel or more.*got \[0\]"),
+        (lambda maps: np.ones(3, bool), r"boolean array of shape \(4,\) for 'stump.4.0.conv1'"),
+        (lambda maps: np.ones(len(maps)), r"got an array of float64 of shape \(4,\)"),
+        (lambda maps: np.zeros(len(maps), bool), r"keep at least one channel.*got \[0\]"),
         (
             lambda maps: np.arange(len(maps)) > (len(maps) > 8),
             r"each of the 2 equal parts .*got \[",
@@ -378,7 +378,11 @@ def test_another_pruner_goes_on(fitted, digits):
         ),
         ({"amount": 1.0}, ValueError, r"`amount` must be a number in \[0, 0\.999\]"),
         ({"target": 1.0}, ValueError, r"`target` must be a number in \[0, 0\.999\]"),
-        ({"amount": 0.1, "target": 0.1}, ValueError, "`amount` and `target` both say what goes"),
+        (
+            {"amount": 0.1, "target": 0.1},
+            ValueError,
+            "`amount` and `target` both determine",
+        ),
         ({"selector": "mine"}, TypeError, "`selector` must be a callable or None; got 'mine'"),
         ({"streams": 1}, TypeError, "`streams` must be True or False"),
         ({"mosaic_images": 0}, ValueError, "`mosaic_images` must be an int of at least 1"),

@@ -31,7 +31,7 @@ QUICK = {"n_steps": 2, "epochs_per_step": 1}
         ({"criterion": "best"}, ValueError, "`criterion` must be one of 'taylor', 'norm', 'l1'"),
         ({"streams": 1}, TypeError, "`streams` must be True or False; got 1"),
         ({"scoring": ["accuracy"]}, TypeError, "`scoring` must be one scorer"),
-        ({"scoring": "accurracy"}, ValueError, "`scoring` must name .* Near to it: accuracy"),
+        ({"scoring": "accurracy"}, ValueError, "`scoring` must name .* Similar names: accuracy"),
         ({"then": ElementPruner(RRRNetClassifier())}, ValueError, "got its own `estimator`"),
     ],
 )

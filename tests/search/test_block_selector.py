@@ -680,7 +680,7 @@ def test_images_of_other_forms(one_epoch, digits, digit_paths, picture_dataset):
         ({"max_parameters": 10}, ValueError, r"\(1, 1, 1, 1\) is beyond .'max_parameters': 10."),
         ({"validation_fraction": 1.0}, ValueError, "`validation_fraction` must be"),
         ({"scoring": "nonsense"}, ValueError, "nonsense"),
-        ({"scoring": Scores({(1, 1, 1, 1): np.nan})}, ValueError, "`scoring` gave nan"),
+        ({"scoring": Scores({(1, 1, 1, 1): np.nan})}, ValueError, "`scoring` returned nan"),
         ({"estimator": LogisticRegression()}, TypeError, "must be an RRRNetClassifier; got Log"),
         ({"estimator": LastLayerClassifier()}, TypeError, "must be an RRRNetClassifier"),
         ({"estimator": RRRNetClassifier}, TypeError, "must be an RRRNetClassifier; got <class"),
