@@ -1,12 +1,10 @@
-"""Enumerate, prune and cost the paths of a tailored network.
+"""Enumerate and prune the paths of a tailored network.
 
 NetTailor (Morgado and Vasconcelos, CVPR 2019), sections 3.3 to 3.5. Nodes are numbered 0 to L: node
 0 is the output of the stem, node l the output of residual block l; node L feeds the head. A path
 (l, origin) leads into node l. The origin BLOCK means the pre-trained block, which reads node l - 1;
 a number p means a proxy, which reads node p. α is the attention of a path.
 """
-
-import math
 
 BLOCK = "block"
 
@@ -91,42 +89,3 @@ def prune(alphas, n_nodes, n_removed, threshold):
         proxies = [p for p in alphas if p[0] == node and p[1] != BLOCK]
         gone.discard(max(proxies, key=alphas.get))
     return close([p for p in alphas if p not in gone], n_nodes)
-
-
-def expected_complexity(alphas, costs, n_nodes):
-    """Return E[C], the expected cost of the network, section 3.4.1.
-
-    Parameters
-    ----------
-    alphas : dict of path to float or scalar tensor
-        Probability that a path is not self-excluded.
-    costs : dict of path to float
-        Cost of each path, relative to the pre-trained network.
-    n_nodes : int
-        L, the number of blocks.
-
-    Returns
-    -------
-    cost : float or scalar tensor
-        Differentiable in the attention.
-
-    Notes
-    -----
-    A path costs nothing if it is excluded itself, if all paths into the node it reads are
-    excluded, or if all paths out of the node it enters are. The paper treats these events as
-    disjoint and adds their probabilities, Eq. (6) to (9): E[C] = Σ C (α - P_in - P_out), which is
-    negative for an unused path. The events concern different paths, which the paper treats as
-    independent; then Σ C α (1 - P_in) (1 - P_out) is exact, and equals the paper's formula where
-    the events are disjoint. Node 0 has no inputs and node L no outputs; neither excludes a path.
-    """
-    entering = {node: [] for node in range(n_nodes + 1)}
-    leaving = {node: [] for node in range(n_nodes + 1)}
-    for path, alpha in alphas.items():
-        entering[path[0]].append(1 - alpha)
-        leaving[source(path)].append(1 - alpha)
-    used_in = {node: 1 - math.prod(r) if node else 1 for node, r in entering.items()}
-    used_out = {node: 1 - math.prod(r) if node < n_nodes else 1 for node, r in leaving.items()}
-    return sum(
-        costs[path] * alpha * used_in[source(path)] * used_out[path[0]]
-        for path, alpha in alphas.items()
-    )

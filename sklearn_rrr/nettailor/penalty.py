@@ -1,4 +1,4 @@
-"""Penalty of NetTailor: expected complexity and distance to the teacher, Eq. (10) to (12)."""
+"""Penalty of NetTailor: expected complexity plus distance to the teacher, Eq. (11) and (12)."""
 
 import copy
 
@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr._validation import check_choice
-from sklearn_rrr.nettailor.paths import BLOCK, expected_complexity
+from sklearn_rrr.nettailor.expected_complexity import expected_complexity
+from sklearn_rrr.nettailor.paths import BLOCK
 from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.networks.norm_folding import fold_norms
 

@@ -28,8 +28,8 @@ from sklearn_rrr.training.devices import (
 )
 from sklearn_rrr.training.feature_cache import keep_features
 from sklearn_rrr.training.memory import keeping_memory
-from sklearn_rrr.training.norm_warmup import averaging_norms
-from sklearn_rrr.training.ridge_start import RidgeHeads
+from sklearn_rrr.training.norm_warmup import warm_up_norms
+from sklearn_rrr.training.ridge_start import start_heads
 
 # ---------------------------------------------------------------------------- skorch net
 
@@ -234,42 +234,6 @@ class BranchNet(NeuralNet):
     def warm_up(self, images):
         """Prepare training: adapt the norms of frozen parts, and initialise the heads."""
         if self.settings.norm_warmup_epochs:
-            self.warm_up_norms(images)
+            warm_up_norms(self, images)
         if self.settings.head_init == "ridge":
-            self.start_heads(images)
-
-    def start_heads(self, images):
-        """Initialise the heads as ridge regressions on the features of one pass.
-
-        The pass also sets the statistics of the trainable norms, so the network can predict
-        before its first step.
-        """
-        sampler = EpochBatches(len(images), self.settings.batch_size, self.settings.seed + 2)
-        self.module_.train()
-        heads = RidgeHeads(self.module_.n_classes)
-        with (
-            averaging_norms(self.module_),
-            explained_memory(self.settings.batch_size),
-            torch.no_grad(),
-            self.autocast(),
-        ):
-            for batch, targets in self.load(images, sampler):
-                stump = self.module_.forward_features(self.prepare(batch, training=False))
-                heads.update(self.module_.pool_branches(stump), *targets)
-        heads.write(self.module_.head)
-
-    def warm_up_norms(self, images):
-        """Adapt the norm statistics of the frozen parts to the images (section 3.3)."""
-        seed = self.settings.seed
-        sampler = EpochBatches(len(images), self.settings.batch_size, seed + 1)
-        self.augmentation_generator_.manual_seed(seed + 1)
-        frozen = self.module_.eval().frozen_parts()
-        frozen.train()
-        forward = self.module_ if len(frozen) > 1 else self.module_.forward_features
-        with explained_memory(self.settings.batch_size), torch.no_grad():
-            for _ in range(self.settings.norm_warmup_epochs):
-                for batch, _ in self.load(images, sampler):
-                    batch = self.prepare(batch, training=True)
-                    with self.autocast():  # only the forward pass, not the augmentation
-                        forward(batch)
-        frozen.eval()
+            start_heads(self, images)

@@ -6,8 +6,14 @@ underperform out-of-distribution). B is the batch size, M the number of branches
 K of classes.
 """
 
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from sklearn_rrr.training.batches import EpochBatches
+from sklearn_rrr.training.devices import explained_memory
 
 PENALTY = 1.0  # on standardised features
 SCALE = 8.0  # from regression targets 0 and 1 to logits
@@ -54,3 +60,39 @@ class RidgeHeads:
         slopes = SCALE * (slopes / deviation[:, :, None]).transpose(1, 2)  # (M, K, F)
         head.weight.copy_(slopes)
         head.bias.copy_(SCALE * prior - (slopes @ mean[:, :, None])[..., 0])
+
+
+def start_heads(net, images):
+    """Initialise the heads as ridge regressions on the features of one pass.
+
+    The pass also sets the statistics of the trainable norms, so the network can predict
+    before its first step.
+    """
+    sampler = EpochBatches(len(images), net.settings.batch_size, net.settings.seed + 2)
+    net.module_.train()
+    heads = RidgeHeads(net.module_.n_classes)
+    with (
+        averaging_norms(net.module_),
+        explained_memory(net.settings.batch_size),
+        torch.no_grad(),
+        net.autocast(),
+    ):
+        for batch, targets in net.load(images, sampler):
+            stump = net.module_.forward_features(net.prepare(batch, training=False))
+            heads.update(net.module_.pool_branches(stump), *targets)
+    heads.write(net.module_.head)
+
+
+@contextmanager
+def averaging_norms(module):
+    """Reset the statistics of norms in training mode, and average them over batches."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

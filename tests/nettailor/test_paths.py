@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from sklearn_rrr.nettailor.paths import BLOCK, all_paths, close, expected_complexity, prune, source
+from sklearn_rrr.nettailor.expected_complexity import expected_complexity
+from sklearn_rrr.nettailor.paths import BLOCK, all_paths, close, prune, source
 
 
 def enumerate_patterns(alphas, costs, last):
