@@ -247,7 +247,7 @@ def test_grid_search_in_two_processes(data):
 
 
 def test_grid_over_settings_of_the_training_and_the_ensemble(data):
-    clf = quick().set_params(ensemble=SnapshotEnsemble())
+    clf = quick().set_params(ensemble=SnapshotEnsemble(), batch_size=8)
     grid = {
         "fine_tuning__learning_rate": [0.01, 0.001],
         "blocks": [(1, 1, 1, 1), (1, 2, 1, 1)],

@@ -276,7 +276,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         self.history_ = pd.DataFrame(rows)
 
     def _replace_network(self, network, trainable=None):
-        """Replace the network and, if `trainable` is given, `trainable_`."""
+        """Replace the network and, if `trainable` is given, what of it is trained."""
         self.module_ = network.eval()
         self.n_parameters_ = count_parameters(network)
         if hasattr(self, "blocks_"):
@@ -285,6 +285,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         self.__dict__.pop("_net", None)  # wraps the previous network
         if trainable is not None:
             self.trainable_ = trainable
+            self.fine_tuning_ = replace(self.fine_tuning_, trainable=trainable)
 
     # ------------------------------------------------------------------- persistence
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from sklearn.base import clone
 
+from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
 
 # Section 4.2 and appendix C, for any backbone.
 PUBLISHED = {"fine_tuning": "published", "batch_size": 32, "max_epochs": 300, "image_size": 128}
 # Fixed fields: an unsplit network with the backbone's kernels and norms does not use them.
-UNSPLIT = {"split": "paper", "sampling": "shared", "dropout": 0.0}
+UNSPLIT = {"split": "paper", "sampling": "shared"}
 
 
 @dataclass(eq=False, repr=False)
@@ -59,14 +60,19 @@ class LastLayerClassifier(BranchClassifier):
     def _network_form(self):
         return {"blocks": None, "n_branches": 1, "split_at": "conv4_x", "width_offset": 0}
 
+    def _make_tuning(self, given):
+        tuning = super()._make_tuning(given)
+        return replace(tuning, trainable=None) if isinstance(given, str) else tuning
+
     def _settle_tuning(self):
         tuning = super()._settle_tuning()
         return replace(tuning, trainable=self._trains, **UNSPLIT)
 
     def _check_parameters(self):
         super()._check_parameters()
-        asked = self._given_tuning().trainable
-        if asked not in (None, self._trains) and self.fine_tuning != "published":
+        tuning = self._given_tuning()
+        asked = tuning.trainable
+        if asked not in (None, self._trains) and tuning != FineTuning.published():
             raise ValueError(
                 f"{type(self).__name__} trains {self._trains!r}; got a `fine_tuning` with "
                 f"`trainable`={asked!r}. Leave `trainable` at None, or use RRRNetClassifier."

@@ -1,6 +1,6 @@
 """Parameters shared by all image classifiers: defaults, checks, resolved settings."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral
 from os import PathLike
 
@@ -59,9 +59,11 @@ class ClassifierParameters(BaseEstimator):
         self : object
             This estimator.
         """
-        nested = any(name.startswith("fine_tuning__") for name in params)
-        if nested and "fine_tuning" not in params and isinstance(self.fine_tuning, str | None):
-            self.fine_tuning = self._given_tuning()
+        prefix = "fine_tuning__"
+        given = {k.removeprefix(prefix): params.pop(k) for k in [*params] if k.startswith(prefix)}
+        if given:
+            tuning = self._make_tuning(params.pop("fine_tuning", self.fine_tuning))
+            params["fine_tuning"] = tuning.set_params(**given)
         return super().set_params(**params)
 
     def _check_parameters(self):
@@ -83,7 +85,10 @@ class ClassifierParameters(BaseEstimator):
 
     def _given_tuning(self):
         """Return `fine_tuning` as an object."""
-        given = self.fine_tuning
+        return self._make_tuning(self.fine_tuning)
+
+    def _make_tuning(self, given):
+        """Return what `fine_tuning` may be as an object; raise for anything else."""
         if given is None:
             return self._tuning_type()
         if isinstance(given, FineTuning):
@@ -102,6 +107,9 @@ class ClassifierParameters(BaseEstimator):
     def _settings(self, n_images, seed):
         """Return the resolved settings of a training on `n_images` images; set `fine_tuning_`."""
         tuning = self._settle_tuning()
+        if hasattr(self, "module_"):  # these made the network, and new values need a new fit
+            made = {name: getattr(self.fine_tuning_, name) for name in ("split", "dropout")}
+            tuning = replace(tuning, trainable=self.trainable_, **made)
         tuning.norm_warmup_epochs = self._resolve_warmup(tuning, n_images)
         self.fine_tuning_ = tuning
         device, max_epochs = resolve_device(self.device), self._resolve_epochs(n_images)

@@ -53,15 +53,11 @@ class ReadingMixin:
         inspection = inspect_images(source, labels[kept], self.image_size_, self.on_bad_file)
         self.skipped_, kept = inspection.skipped, kept[inspection.kept]
         attributes = {name: getattr(self, name) for name in READ if hasattr(self, name)}
-        return LabelledSet(
-            inspection.source,
-            labels[kept],
-            self.classes_,
-            self.image_size_,
-            None if sample_weight is None else np.asarray(sample_weight, float)[kept],
-            weights[kept] / weights[kept].mean(),
-            Reading(attributes, kept, labels),
-        )
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight, float)[kept]
+        form = (inspection.source, labels[kept], self.classes_, self.image_size_)
+        images = LabelledSet(*form, sample_weight, reading=Reading(attributes, kept, labels))
+        return images.weigh_classes(class_weight)
 
     def _adopt(self, images, image_size, split_seed):
         """Adopt the attributes of a LabelledSet that another estimator read, and its split seed."""

@@ -1,6 +1,7 @@
 """LabelledSet: images with labels and weights, read once and split into subsets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral
 
 import joblib
 import numpy as np
@@ -68,6 +69,7 @@ class LabelledSet(Dataset):
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight, float)
         if weights is None:
             weights = self._weights(None)
+            weights = weights / weights.mean()
         self.weights = torch.as_tensor(weights, dtype=torch.float32)
 
     def __len__(self):
@@ -87,6 +89,10 @@ class LabelledSet(Dataset):
         """Return the images at `indices`, with their labels and weights."""
         indices = np.asarray(indices)
         given = None if self.sample_weight is None else self.sample_weight[indices]
+        reading = self.reading
+        if reading is not None:  # these images are all that its user is given
+            everything = np.arange(len(indices))
+            reading = replace(reading, kept=everything, given=self.labels[indices].numpy())
         return LabelledSet(
             self.source.select(indices),
             self.labels[indices],
@@ -94,7 +100,7 @@ class LabelledSet(Dataset):
             self.image_size,
             given,
             self.weights[indices],
-            self.reading,
+            reading,
         )
 
     def weigh_classes(self, class_weight):
@@ -118,8 +124,8 @@ class LabelledSet(Dataset):
         return LabelledSet(*form, weights, self.reading)
 
     def _weights(self, class_weight):
-        weights = weigh_images(self.classes, self.labels.numpy(), self.sample_weight, class_weight)
-        return weights / weights.mean()
+        """Return sample weights times class weights, (n,)."""
+        return weigh_images(self.classes, self.labels.numpy(), self.sample_weight, class_weight)
 
     def fingerprint(self):
         """Return a hash of pixels, labels and weights, which does not depend on the form of X."""
@@ -131,8 +137,15 @@ class LabelledSet(Dataset):
         content = [pixels, self.classes.tolist(), self.labels.numpy(), self.sample_weight]
         return joblib.hash(content)
 
+    @property
+    def shape(self):
+        """Shape of all images in one array, (n, 3, S, S)."""
+        return (len(self), 3, self.image_size, self.image_size)
+
     def __getitem__(self, index):
-        """Return one image (3, S, S) and its label of the user's type."""
+        """Return one image (3, S, S) and its label, or the subset of a slice, list or mask."""
+        if not isinstance(index, Integral):
+            return self.subset(np.arange(len(self))[index])
         image = self.source.load([index], self.image_size)[0]
         return image, self.classes[self.labels[index]]
 

@@ -101,7 +101,8 @@ class BasePruner(StepwisePruner):
         epochs of the estimator's own fit by the number of trainings.
     scoring : str, callable or None, default=None
         Scorer of `results_`, `tolerance` and :meth:`score`, as in scikit-learn. None uses
-        accuracy.
+        accuracy. While fitting, a callable gets a Dataset of the images that were read as X; it
+        has a shape and can be sliced.
     validation_fraction : float or None, default=0.2
         Fraction of the images held out for scores, in [0.001, 0.999]. None holds out none: all
         images are used for training, and scores are NaN. If `estimator` was fitted on the same

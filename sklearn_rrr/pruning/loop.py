@@ -124,9 +124,8 @@ class PruningLoop(ImageMetaClassifier):
         """
         estimator, seed = self._check_start()
         classifier = _find_classifier(estimator)
-        if hasattr(classifier, "module_"):
-            estimator = copy.copy(classifier)  # its __getstate__ copies the network
-            images = self._read_as_fitted(estimator, X, y, sample_weight)
+        if hasattr(classifier, "module_"):  # frozen, here or in a pruner inside
+            images = self._read_as_fitted(copy.copy(classifier), X, y, sample_weight)
         else:
             images = self._read_images(clone(classifier), X, y, sample_weight)
         return self._prune_all(estimator, images, seed)
@@ -184,13 +183,14 @@ class PruningLoop(ImageMetaClassifier):
         return self
 
     def _fit_start(self, estimator, images, seed):
-        """Return the classifier to prune, after fitting it if it is not fitted."""
-        if not hasattr(_find_classifier(estimator), "module_"):
-            if "random_state" in estimator.get_params() and estimator.random_state is None:
-                estimator.set_params(random_state=seed)
-            estimator._fit_set(images)
-        found = _find_classifier(estimator)
-        return found if found is estimator else copy.copy(found)
+        """Return the classifier to prune: a copy of the frozen one, or a fitted estimator's."""
+        if isinstance(self.estimator, FrozenEstimator):
+            copied = _copy_fitted(_find_classifier(estimator))
+            copied.__dict__.update(images.reading.attributes)
+            return copied
+        if "random_state" in estimator.get_params() and estimator.random_state is None:
+            estimator.set_params(random_state=seed)
+        return _find_classifier(estimator._fit_set(images))
 
     def _chain(self):
         """Yield this pruner and its successors."""
@@ -269,3 +269,10 @@ def _find_classifier(estimator):
         fitted = hasattr(estimator, "estimator_")
         estimator = estimator.estimator_ if fitted else estimator._make_estimator()
     return estimator
+
+
+def _copy_fitted(classifier):
+    """Return a copy of a fitted classifier that shares no object which may change."""
+    copied = copy.copy(classifier)  # its __getstate__ copies the network
+    given = classifier.get_params(deep=False).items()
+    return copied.set_params(**{k: clone(v) for k, v in given if isinstance(v, BaseEstimator)})

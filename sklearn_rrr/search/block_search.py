@@ -294,6 +294,8 @@ def _pack(network):
     state = {k: v for k, v in network.__getstate__().items() if k not in parameters}
     # The next training resolves the augmentation itself.
     state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
+    if callable(state["fine_tuning_"].augmentation):
+        state["fine_tuning_"] = replace(state["fine_tuning_"], augmentation=None)
     return own, state
 
 
@@ -302,4 +304,5 @@ def _unpack(packed, template):
     own, state = packed
     network = clone(template).set_params(**own)
     network.__setstate__(dict(state))
+    network.fine_tuning_ = network.fine_tuning_.fill(network._given_tuning())  # its augmentation
     return network

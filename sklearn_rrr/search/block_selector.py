@@ -46,7 +46,8 @@ class BlockSelector(ImageMetaClassifier):
     epochs_per_step : int or None, default=None
         Training epochs after each added block; None means the estimator's `max_epochs`.
     scoring : str, callable or None, default=None
-        Scorer as in scikit-learn; None means the estimator's accuracy.
+        Scorer as in scikit-learn; None means the estimator's accuracy. While fitting, a callable
+        gets a Dataset of the images that were read as X; it has a shape and can be sliced.
     validation_fraction : float, default=0.2
         Fraction of the images held out for the score if `cv` is None. The returned network was
         not trained on these images; with `cv` it is trained on all images.

@@ -89,6 +89,15 @@ def test_what_a_class_fixes_cannot_be_set(digits):
         LastLayerClassifier(**TINY | {"fine_tuning": FineTuning(trainable="all")}).fit(*digits)
 
 
+def test_published_settings_of_a_baseline_can_be_changed(digits):
+    for published in ("published", FineTuning.published()):
+        clf = FineTuningClassifier(**TINY | {"fine_tuning": published, "weights": None})
+        assert clf.fit(*digits).fine_tuning_.trainable == "all"
+    clf = FineTuningClassifier(**TINY | {"fine_tuning": "published", "weights": None})
+    clf.set_params(fine_tuning__dropout=0.1).fit(*digits)
+    assert (clf.fine_tuning_.dropout, clf.fine_tuning_.ema_epochs) == (0.1, 60)
+
+
 def test_published_settings():
     """Section 4.2 and appendix C; they are what None means for torchvision's backbones."""
     assert PUBLISHED == {

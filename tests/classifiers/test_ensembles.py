@@ -254,7 +254,7 @@ def test_strategies_are_saved_without_pickle(small, digits, tmp_path):
     again = load(tmp_path / "model")
     assert again.ensemble.get_params() == clf.ensemble.get_params()
     np.testing.assert_array_equal(again.predict(digits[0]), clf.predict(digits[0]))
-    with pytest.raises(TypeError, match="`ensemble` holds a Halves"):
+    with pytest.raises(TypeError, match="`ensemble` contains a Halves"):
         save(small(ensemble=Halves()).fit(*digits), tmp_path / "model")
 
 

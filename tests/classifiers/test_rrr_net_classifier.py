@@ -171,6 +171,37 @@ def test_auto_is_what_the_backbone_recommends(small, digits):
     assert own.history_.learning_rate.tolist() == pytest.approx([0.01, 0.005])
 
 
+def test_nested_settings_of_any_start(small):
+    """A field is set on what takes the place of None or a name; both may be given at once."""
+    for given, sampling in ((None, None), ("published", "independent")):
+        clf = RRRNetClassifier(fine_tuning=given).set_params(fine_tuning__learning_rate=0.1)
+        assert (clf.fine_tuning.learning_rate, clf.fine_tuning.sampling) == (0.1, sampling)
+        clf = small().set_params(fine_tuning=given, fine_tuning__learning_rate=0.1)
+        assert clf.fine_tuning.sampling == sampling
+    clf = RRRNetClassifier(fine_tuning="published")
+    with pytest.raises(ValueError, match="Invalid parameter 'rate'"):
+        clf.set_params(fine_tuning__rate=0.1)
+    assert clf.fine_tuning == "published"
+    with pytest.raises(ValueError, match="`fine_tuning` must be one of None, 'published'"):
+        RRRNetClassifier(fine_tuning={}).set_params(fine_tuning__learning_rate=0.1)
+
+
+def test_what_made_the_network_stays_until_the_next_fit(small, digits):
+    clf = small(trainable="head").partial_fit(*digits, classes=[0, 1, 2, 3])
+    later = {"fine_tuning__trainable": "all", "fine_tuning__learning_rate": 0.1}
+    clf.set_params(**later).partial_fit(*digits)
+    assert clf.fine_tuning_.trainable == clf.trainable_ == "head"
+    assert clf.fine_tuning_.learning_rate == 0.1
+
+
+def test_balanced_weights_count_the_images_used(small, digits):
+    X, y = digits
+    clf = small(class_weight="balanced")
+    weights = np.where(np.arange(120) < 50, 0.0, 1.0)
+    weighted = clone(clf).fit(X, y, sample_weight=weights).predict_proba(X)
+    np.testing.assert_array_equal(clone(clf).fit(X[50:], y[50:]).predict_proba(X), weighted)
+
+
 def test_papers_settings_are_the_default_of_resnet152():
     paper = {"trainable": "branches", "split": "paper", "head_init": "random", "steps": 3750}
     paper |= {"augmentation": "paper", "learning_rate": 1e-3, "lr_schedule": "constant"}

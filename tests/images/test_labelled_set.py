@@ -99,6 +99,14 @@ def test_a_subset_has_its_own_images_labels_and_weights(images, digits):
     assert torch.equal(part[1][0], whole[1])
 
 
+def test_it_is_indexed_as_an_array_of_images(images):
+    """A scorer of the user's may look at X."""
+    assert images.shape == (120, 3, 16, 16)
+    for index in (slice(5, 9), [5, 6, 7, 8], np.isin(np.arange(120), [5, 6, 7, 8])):
+        assert images[index].y.tolist() == images.y[5:9].tolist()
+    assert images[5][1] == images.y[5]
+
+
 def test_class_weights_are_those_of_the_subset(images):
     part = images.subset(np.flatnonzero(images.y != "a")[:50])
     balanced = part.weigh_classes("balanced")

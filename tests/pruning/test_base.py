@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, get_scorer, log_loss
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 
 from sklearn_rrr import (
@@ -94,7 +94,8 @@ def test_network_is_smaller_by_what_is_reported(pruned, fitted, digits, name):
     assert last.nonzero == sum(int(p.count_nonzero()) for p in parameters)
     stages = [p for p in (pruner, pruner.then) if p is not None]
     kept = np.prod([1 - stage.target for stage in stages])
-    assert last[stages[0].cost] <= kept * start[stages[0].cost]
+    cost = "nonzero" if name == "element" else stages[0].cost
+    assert last[cost] <= kept * start[cost]
     if name == "element":
         assert last.parameters == start.parameters
     elif name != "inner channel":
@@ -425,6 +426,32 @@ def test_epochs_of_all_steps_are_those_of_the_first_fit(small, digits):
     assert pruner.results_.epochs.tolist() == [0, 2, 4, 6]
     pruner = BasisScalingPruner(small(max_epochs=7), n_steps=2).fit(*digits)
     assert pruner.results_.epochs.tolist() == [0, 4, 6]
+
+
+def test_pruner_of_a_frozen_classifier_runs_inside_a_pruner(small, digits):
+    clf = small(max_epochs=1).fit(*digits)
+    before = copy.deepcopy(clf.module_.state_dict())
+    still = {"n_steps": 1, "epochs_per_step": 0}
+    inner = ElementPruner(FrozenEstimator(clf), target=0.5, **still)
+    pruner = ChannelPruner(inner, target=0.2, **still).fit(*digits)
+    assert pruner.results_.nonzero[0] < 0.51 * clf.n_parameters_
+    assert all(torch.equal(v, before[k]) for k, v in clf.module_.state_dict().items())
+
+
+def test_nothing_is_shared_with_a_frozen_classifier(small, digits):
+    clf = small(max_epochs=1).fit(*digits)
+    pruner = ChannelPruner(FrozenEstimator(clf), target=0.2, n_steps=1, epochs_per_step=0)
+    pruned = pruner.fit(*digits).estimator_
+    pruned.set_params(fine_tuning__learning_rate=0.5)
+    assert clf.fine_tuning.learning_rate is None
+    assert pruned.fine_tuning_.trainable == "all"
+
+
+def test_selector_with_a_splitter_inside_a_pruner(small, digits):
+    for cv in (KFold(3), [(np.arange(60), np.arange(60, 96))]):
+        selector = BlockSelector(small(max_epochs=1), max_blocks=4, tolerance=None, cv=cv)
+        pruner = ChannelPruner(selector, target=0.05, n_steps=1, epochs_per_step=0)
+        assert pruner.fit(*digits).estimator_.blocks_ == (1, 1, 1, 1)
 
 
 def test_loss_is_that_of_the_images_held_out(fitted, digits):

@@ -313,6 +313,13 @@ def test_checkpoints_need_parameters_that_can_be_pickled(one_epoch, digits, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_checkpoints_an_augmentation_may_be_a_lambda(one_epoch, digits):
+    same = lambda image: image  # noqa: E731
+    selector = BlockSelector(one_epoch, max_blocks=5, tolerance=None)
+    selector.set_params(estimator__fine_tuning__augmentation=same).fit(*digits)
+    assert selector.estimator_.fine_tuning_.augmentation is same
+
+
 def test_without_checkpoints_parameters_may_be_lambdas(one_epoch, digits):
     scoring = lambda estimator, X, y: 0.7  # noqa: E731
     selector = BlockSelector(one_epoch, max_blocks=4, scoring=scoring).fit(*digits)
