@@ -246,15 +246,15 @@ def test_grid_search_in_two_processes(data):
     assert search.predict(data[0]).shape == (40,)
 
 
-def test_grid_over_settings_of_the_training_and_the_ensemble(data):
-    clf = quick().set_params(ensemble=SnapshotEnsemble(), batch_size=8)
+def test_grid_over_settings_of_the_training_and_the_ensemble(small, digits):
+    clf = small(ensemble=SnapshotEnsemble(), max_epochs=1)
     grid = {
         "fine_tuning__learning_rate": [0.01, 0.001],
-        "blocks": [(1, 1, 1, 1), (1, 2, 1, 1)],
+        "blocks": [(1, 1, 1, 1), (2, 1, 1, 1)],
         "n_branches": [1, 2],
         "ensemble__n_cycles": [2, 3],
     }
-    search = GridSearchCV(clf, grid, cv=2, error_score="raise").fit(*data)
+    search = GridSearchCV(clf, grid, cv=2, error_score="raise").fit(*digits)
     assert len(search.cv_results_["params"]) == 16
     best, asked = search.best_estimator_, search.best_params_
     assert best.fine_tuning_.learning_rate == asked["fine_tuning__learning_rate"]
