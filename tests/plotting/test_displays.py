@@ -33,10 +33,8 @@ STEPS = [(1, 1, 1, 1), (2, 1, 1, 1), (2, 1, 2, 1)]
 
 @pytest.fixture(autouse=True)
 def figures():
-    """Draw into memory, and leave no figure open."""
+    """Draw into memory."""
     plt.switch_backend("Agg")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
