@@ -306,6 +306,17 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             state["module_"] = copy.deepcopy(self.module_).cpu()
         return {**state, "_version": __version__}
 
+    def _state_without_code(self):
+        """Return the state without augmentations, which may be functions.
+
+        They only record the last training: further training resolves its augmentation again.
+        """
+        state = self.__getstate__()
+        for settings in ("_settings_used", "fine_tuning_"):
+            if callable(state[settings].augmentation):
+                state[settings] = replace(state[settings], augmentation=None)
+        return state
+
     def __setstate__(self, state):
         version = state.pop("_version", "unknown")
         if version != __version__:

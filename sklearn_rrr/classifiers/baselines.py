@@ -27,8 +27,8 @@ class LastLayerClassifier(BranchClassifier):
     backbone, weights : optional
         Pre-trained network. :class:`RRRNetClassifier` documents this and all other parameters.
     fine_tuning, max_epochs, batch_size, class_weight : optional
-        Training. The model fixes the fields `trainable`, `split`, `sampling` and `dropout` of
-        `fine_tuning`.
+        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use `split`
+        and `sampling`.
     validation_fraction, early_stopping : optional
         Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
@@ -88,8 +88,8 @@ class FineTuningClassifier(LastLayerClassifier):
     backbone, weights : optional
         Pre-trained network. :class:`RRRNetClassifier` documents this and all other parameters.
     fine_tuning, max_epochs, batch_size, class_weight : optional
-        Training. The model fixes the fields `trainable`, `split`, `sampling` and `dropout` of
-        `fine_tuning`.
+        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use `split`
+        and `sampling`.
     validation_fraction, early_stopping : optional
         Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional

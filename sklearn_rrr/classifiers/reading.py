@@ -1,6 +1,7 @@
 """Reading of X, shared by all image classifiers: once, into a LabelledSet."""
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils.validation import validate_data
 
 from sklearn_rrr.images.forms import find_labels, sort_input
@@ -58,6 +59,13 @@ class ReadingMixin:
         form = (inspection.source, labels[kept], self.classes_, self.image_size_)
         images = LabelledSet(*form, sample_weight, reading=Reading(attributes, kept, labels))
         return images.weigh_classes(class_weight)
+
+    def _make_reader(self):
+        """Return an unfitted copy that reads images as this fitted classifier does."""
+        reader, names = clone(self), ("image_size_", *READ)
+        known = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        reader.__dict__.update(known)
+        return reader
 
     def _adopt(self, images, image_size, split_seed):
         """Adopt the attributes of a LabelledSet that another estimator read, and its split seed."""

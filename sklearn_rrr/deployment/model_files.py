@@ -7,7 +7,7 @@ JSON in the file's header. Reading a file executes no code from it.
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import is_dataclass, replace
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -113,15 +113,11 @@ def describe(estimator, without=("teacher",)):
             f"`load` does not support the class {type(estimator).__qualname__}, only "
             f"{', '.join(ESTIMATORS)}. Use joblib.dump for other classes."
         )
-    state = estimator.__getstate__()
+    state = estimator._state_without_code()
     for name in ("_metadata_request", "teacher_"):
         state.pop(name, None)
     state |= {name: None for name in without if name in state}
     module = state.pop("module_")
-    # Only a record of the last training: further training resolves its augmentation again.
-    for settings in ("_settings_used", "fine_tuning_"):
-        if callable(state[settings].augmentation):
-            state[settings] = replace(state[settings], augmentation=None)
     state["skipped_"] = [
         item if isinstance(item, (int, str, os.PathLike)) else None for item in state["skipped_"]
     ]

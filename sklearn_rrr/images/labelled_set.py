@@ -14,16 +14,17 @@ from sklearn_rrr.images.labels import weigh_images
 
 @dataclass(frozen=True)
 class Reading:
-    """Record of how images were read.
+    """Record of how the images of a LabelledSet were read.
 
     Parameters
     ----------
     attributes : dict
         Attributes that reading sets on a fitted estimator, by name.
     kept : ndarray of int
-        Positions, in the X given, of the images that are readable and whose weight is not 0.
+        Positions, among the images given, of those that are readable and whose weight is not 0.
     given : ndarray of int
-        Labels of all images of the X given, as indices of classes.
+        Labels of all images given, as indices of classes: those of X or, in a subset, of the
+        subset.
     """
 
     attributes: dict
@@ -53,7 +54,7 @@ class LabelledSet(Dataset):
         Weights in the loss, with mean 1; of shape (n, M) if each of M branches has its own
         weights. None uses the sample weights.
     reading : Reading or None, default=None
-        Record of how the images were read, shared by all subsets.
+        Record of how the images were read; a subset has the same attributes.
 
     Attributes
     ----------

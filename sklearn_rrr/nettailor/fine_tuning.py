@@ -1,6 +1,6 @@
 """Training settings of a tailored student: FineTuning with two more learning-rate factors."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS, FineTuning, real_in
 
@@ -68,8 +68,7 @@ class TailoringFineTuning(FineTuning):
 
 
 # Default settings of the student, chosen for a few hundred images and "synth50".
-TAILORING = replace(
-    TailoringFineTuning(),
+TAILORING = TailoringFineTuning(
     optimizer="adamw",
     learning_rate=0.003,
     weight_decay=DEFAULTS.weight_decay,

@@ -6,8 +6,8 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from sklearn_rrr._validation import check_choice, check_int
-from sklearn_rrr.pruning.loop import PruningLoop
+from sklearn_rrr._validation import check_int
+from sklearn_rrr.pruning.loop import CostPruner, PruningLoop
 
 
 @dataclass(eq=False, repr=False)
@@ -69,7 +69,7 @@ class StepwisePruner(PruningLoop):
 
 
 @dataclass(eq=False, repr=False)
-class BasePruner(StepwisePruner):
+class BasePruner(CostPruner, StepwisePruner):
     """Base class of the pruners, which make the network of a classifier smaller.
 
     The cost of the network is reduced in `n_steps` steps until `target` is reached or the score
@@ -159,13 +159,3 @@ class BasePruner(StepwisePruner):
     >>> pruner.estimator_.blocks_
     (1, 1, 2, 1)
     """
-
-    _: KW_ONLY
-    cost: str = "parameters"
-
-    def _cost_name(self):
-        return self.cost
-
-    def _check_parameters(self):
-        super()._check_parameters()
-        check_choice("cost", self.cost, ("parameters", "macs"))

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from sklearn_rrr._validation import check_int, check_real
+from sklearn_rrr._validation import check_choice, check_int, check_real
 from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
 from sklearn_rrr.images.forms import find_labels
@@ -125,7 +125,7 @@ class PruningLoop(ImageMetaClassifier):
         estimator, seed = self._check_start()
         classifier = _find_classifier(estimator)
         if hasattr(classifier, "module_"):  # frozen, here or in a pruner inside
-            images = self._read_as_fitted(copy.copy(classifier), X, y, sample_weight)
+            images = self._read_as_fitted(classifier, X, y, sample_weight)
         else:
             images = self._read_images(clone(classifier), X, y, sample_weight)
         return self._prune_all(estimator, images, seed)
@@ -159,8 +159,8 @@ class PruningLoop(ImageMetaClassifier):
                 f"{classifier.classes_.tolist()}. Leave them out, or pass `estimator` without "
                 "FrozenEstimator, so that it is fitted anew."
             )
-        known = classifier.classes_
-        return classifier._read_set(X, y, sample_weight, None, known, weigh_classes=False)
+        reader, known = classifier._make_reader(), classifier.classes_
+        return reader._read_set(X, y, sample_weight, None, known, weigh_classes=False)
 
     def _prune_all(self, estimator, images, seed):
         """Prune with this pruner and its successors, on a LabelledSet."""
@@ -261,6 +261,21 @@ class PruningLoop(ImageMetaClassifier):
 
     def _show_progress(self, items, unit):
         return tqdm(items, desc=type(self).__name__, unit=unit, disable=not self.verbose)
+
+
+@dataclass(eq=False, repr=False)
+class CostPruner(PruningLoop):
+    """A PruningLoop whose cost is a parameter."""
+
+    _: KW_ONLY
+    cost: str = "parameters"
+
+    def _cost_name(self):
+        return self.cost
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        check_choice("cost", self.cost, ("parameters", "macs"))
 
 
 def _find_classifier(estimator):

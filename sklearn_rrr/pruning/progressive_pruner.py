@@ -22,7 +22,7 @@ from sklearn_rrr.pruning.channel_groups import find_groups, list_blocks, list_la
 from sklearn_rrr.pruning.channel_pruner import rank_units
 from sklearn_rrr.pruning.criteria import CRITERIA, score_channels, score_taylor
 from sklearn_rrr.pruning.leave_one_out import score_leave_one_out, score_without
-from sklearn_rrr.pruning.loop import PruningLoop
+from sklearn_rrr.pruning.loop import CostPruner
 from sklearn_rrr.pruning.removal import keep_channels
 
 RELEVANCE = ("leave_one_out", *CRITERIA)
@@ -31,7 +31,7 @@ ROUNDING = 1e-6  # of balanced accuracies, which are means over few images
 
 
 @dataclass(eq=False, repr=False)
-class ProgressiveKernelPruner(PruningLoop):
+class ProgressiveKernelPruner(CostPruner):
     """Simplify a network layer by layer, retraining up to the next layer after each.
 
     A layer is a convolution with its norm. After the irrelevant kernels of a layer are removed,
@@ -148,10 +148,6 @@ default="leave_one_out"
     mosaic_images: int = 16
     retrain: str = "progressive"
     streams: bool = False
-    cost: str = "parameters"
-
-    def _cost_name(self):
-        return self.cost
 
     # ------------------------------------------------------------------------- checks
 
@@ -178,7 +174,6 @@ default="leave_one_out"
 
     def _check_parameters(self):
         super()._check_parameters()
-        check_choice("cost", self.cost, ("parameters", "macs"))
         if not callable(self.criterion):
             check_choice("criterion", self.criterion, tuple(RELEVANCE), "Or use a callable.")
         check_choice("retrain", self.retrain, RETRAININGS)

@@ -6,7 +6,7 @@ files: they take no memory, and an interrupted search can be resumed.
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
@@ -291,12 +291,8 @@ def _pack(network):
     """Return the fitted state of a network without its parameters, which may not pickle."""
     own = {name: getattr(network, name) for name in _OWN}
     parameters = network.get_params(deep=False)
-    state = {k: v for k, v in network.__getstate__().items() if k not in parameters}
-    # The next training resolves the augmentation itself.
-    state["_settings_used"] = replace(state["_settings_used"], augmentation=None)
-    if callable(state["fine_tuning_"].augmentation):
-        state["fine_tuning_"] = replace(state["fine_tuning_"], augmentation=None)
-    return own, state
+    state = network._state_without_code()
+    return own, {k: v for k, v in state.items() if k not in parameters}
 
 
 def _unpack(packed, template):
