@@ -14,6 +14,7 @@ from sklearn_rrr._validation import check_bool, check_choice, check_int, check_r
 TRAINABLE = ("head", "branches", "all")
 SPLITS = ("paper", "aligned")
 SAMPLINGS = ("shared", "independent")
+HEAD_FEATURES = ("last", "all")
 HEAD_INITS = ("random", "ridge")
 AUGMENTATIONS = ("paper", "geometric", "none")
 OPTIMIZERS = ("adamw", "sgd")
@@ -47,9 +48,14 @@ class FineTuning(BaseEstimator):
     sampling : {"shared", "independent"} or None, default=None
         Whether all branches use the same batches, with a single pass through the stump ("shared",
         the default), or each branch its own order and augmentation, as in the paper.
+    head_features : {"last", "all"} or None, default=None
+        What the heads read: means over the pixels of the last block's output ("last", the default
+        and the paper's choice), or means and standard deviations of all blocks that a branch sees,
+        standardised by statistics kept with the head.
     head_init : {"random", "ridge"} or None, default=None
         Initial weights of the heads: random, the default and the paper's choice, or those of a
-        ridge regression on the features of the training images.
+        ridge regression on the features of the training images. Exact leave-one-out chooses its
+        penalty.
     steps : int or None, default=None
         Number of optimiser steps if the estimator has ``max_epochs=None``. The default is 3,750,
         the paper's 300 epochs of 12.5 batches.
@@ -103,6 +109,7 @@ class FineTuning(BaseEstimator):
     split: str | None = None
     dropout: float | None = None
     sampling: str | None = None
+    head_features: str | None = None
     head_init: str | None = None
     steps: int | None = None
     optimizer: str | None = None
@@ -151,6 +158,7 @@ class FineTuning(BaseEstimator):
             "split": one_of(SPLITS),
             "dropout": real_in(0, 0.99),
             "sampling": one_of(SAMPLINGS),
+            "head_features": one_of(HEAD_FEATURES),
             "head_init": one_of(HEAD_INITS),
             "steps": int_from(1),
             "optimizer": one_of(OPTIMIZERS),
@@ -201,6 +209,7 @@ DEFAULTS = FineTuning(
     split="paper",
     dropout=0.0,
     sampling="shared",
+    head_features="last",
     head_init="random",
     steps=3750,
     optimizer="adamw",

@@ -108,7 +108,8 @@ class ClassifierParameters(BaseEstimator):
         """Return the resolved settings of a training on `n_images` images; set `fine_tuning_`."""
         tuning = self._settle_tuning()
         if hasattr(self, "module_"):  # these made the network, and new values need a new fit
-            made = {name: getattr(self.fine_tuning_, name) for name in ("split", "dropout")}
+            names = ("split", "dropout", "head_features")
+            made = {name: getattr(self.fine_tuning_, name) for name in names}
             tuning = replace(tuning, trainable=self.trainable_, **made)
         tuning.norm_warmup_epochs = self._resolve_warmup(tuning, n_images)
         self.fine_tuning_ = tuning

@@ -82,6 +82,7 @@ class BranchClassifier(BaseImageClassifier):
             split=tuning.split,
             fresh_norms=fresh,
             dropout=tuning.dropout,
+            head_features=tuning.head_features,
             generator=torch.Generator().manual_seed(self._split_seed),
         )
         self.width_offset_, self.branch_planes_ = module.width_offset, module.branch_planes
@@ -179,7 +180,7 @@ class RRRNetClassifier(BranchClassifier):
     width_offset_ : int
         Offset a in Eq. (1).
     branch_planes_ : tuple of int
-        Number of planes of each phase of a branch.
+        Number of planes of each row of equal blocks of a branch.
     fine_tuning_ : FineTuning
         Resolved training settings: no field is None.
     trainable_ : {"head", "branches", "all"}

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from sklearn_rrr._validation import check_choice
-from sklearn_rrr.backbones.backbone import block_layers, initialise
+from sklearn_rrr.backbones.block import block_layers, initialise
 from sklearn_rrr.nettailor.paths import BLOCK, all_paths, close
 from sklearn_rrr.networks.branch_layers import BranchLinear
 from sklearn_rrr.networks.image_network import ImageNetwork, Normalize

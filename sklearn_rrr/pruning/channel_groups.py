@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from sklearn_rrr.backbones.backbone import block_layers
+from sklearn_rrr.backbones.block import block_layers, layer_names
 from sklearn_rrr.networks.branch_layers import BranchLinear
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torchvision
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.transforms.v2.functional import normalize
 
 from sklearn_rrr import (
@@ -17,9 +16,12 @@ from sklearn_rrr import (
     load_backbone,
     register_backbone,
 )
-from sklearn_rrr.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from sklearn_rrr.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+from sklearn_rrr.backbones.basic_block import BasicBlock
+from sklearn_rrr.backbones.bottleneck import Bottleneck
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS, LR_SCHEDULES, FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.backbones.resnet import make_resnet
 from sklearn_rrr.networks.branch_widths import fit_widths
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.training.settings import SCHEDULES
@@ -30,7 +32,7 @@ TORCHVISION = sorted(set(list_backbones()) & set(torchvision.models.list_models(
 # docs: new backbone
 @register_backbone("narrow18")
 def narrow18():
-    return Backbone("narrow18", BasicBlock, (2, 2, 2, 2), planes=(8, 16, 32, 64), image_size=32)
+    return make_resnet("narrow18", BasicBlock, (2, 2, 2, 2), planes=(8, 16, 32, 64), image_size=32)
 
 
 # docs: end
@@ -123,7 +125,7 @@ def count_branch(backbone, planes):
 
 
 def test_forward_and_structure():
-    backbone = Backbone("b", Bottleneck, (1, 2, 1, 1), (4, 8, 16, 32), n_classes=5).eval()
+    backbone = make_resnet("b", Bottleneck, (1, 2, 1, 1), (4, 8, 16, 32), n_classes=5).eval()
     assert backbone(torch.rand(2, 3, 32, 32)).shape == (2, 5)
     assert [len(phase) for phase in backbone.phases] == [1, 2, 1, 1]
     assert [backbone.in_channels(i) for i in range(4)] == [4, 16, 32, 64]
@@ -137,14 +139,14 @@ def test_forward_and_structure():
 )
 def test_inner_width_is_torchvisions_rule(form, expected):
     with torch.device("meta"):
-        assert Backbone("b", Bottleneck, (1, 1, 1, 1), **form).inner_width(20) == expected
+        assert make_resnet("b", Bottleneck, (1, 1, 1, 1), **form).inner_width(20) == expected
 
 
 def test_narrower_phase_has_its_own_shortcut():
     """16 planes make 64 outputs, as many as conv2_x has inputs, but other channels."""
     with torch.device("meta"):
-        backbone = Backbone("b", Bottleneck, (1, 1, 1, 1))
-        basic = Backbone("b", BasicBlock, (1, 1, 1, 1))
+        backbone = make_resnet("b", Bottleneck, (1, 1, 1, 1))
+        basic = make_resnet("b", BasicBlock, (1, 1, 1, 1))
         assert backbone.make_phase(0, 64, 16)[0].downsample is not None
     assert basic.layer1[0].downsample is None
 

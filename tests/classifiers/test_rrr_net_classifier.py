@@ -13,19 +13,18 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
-from torchvision.models.resnet import Bottleneck
 
 from sklearn_rrr import (
-    Backbone,
     FineTuning,
     RRRNetClassifier,
     count_parameters,
     load_backbone,
     register_backbone,
 )
+from sklearn_rrr.backbones.bottleneck import Bottleneck
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS
 from sklearn_rrr.backbones.registry import make_backbone
-from sklearn_rrr.backbones.resnet import TORCHVISION
+from sklearn_rrr.backbones.resnet import TORCHVISION, make_resnet
 
 
 def test_attributes(small, digits):
@@ -142,7 +141,7 @@ def tiny_tuned():
         lr_schedule="linear",
     )
     sizes = {"planes": (4, 8, 8, 16), "image_size": 16}
-    return Backbone("tiny_tuned", Bottleneck, (1, 1, 1, 1), **sizes, fine_tuning=tuning)
+    return make_resnet("tiny_tuned", Bottleneck, (1, 1, 1, 1), **sizes, fine_tuning=tuning)
 
 
 def test_auto_is_what_the_backbone_recommends(small, digits):

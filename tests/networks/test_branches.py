@@ -6,9 +6,11 @@ from functools import cache
 import pytest
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from sklearn_rrr.backbones.backbone import PHASES, Backbone
+from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.backbones.basic_block import BasicBlock
+from sklearn_rrr.backbones.bottleneck import Bottleneck
+from sklearn_rrr.backbones.resnet import make_resnet
 from sklearn_rrr.networks.branch_layers import BranchConv2d, BranchLinear, widen
 from sklearn_rrr.networks.branch_split import split_kernels
 from sklearn_rrr.networks.rrr_net import RRRNet
@@ -28,7 +30,7 @@ def make_backbone(form, planes=(16, 16, 16, 32)):
     """Return a backbone whose norms differ in every channel."""
     torch.manual_seed(0)
     block, options = FORMS[form]
-    backbone = Backbone(form, block, (2, 2, 1, 2), planes, image_size=32, **options)
+    backbone = make_resnet(form, block, (2, 2, 1, 2), planes, image_size=32, **options)
     for m in backbone.modules():
         if isinstance(m, nn.BatchNorm2d):
             for tensor in (m.weight.data, m.running_var):

@@ -5,11 +5,13 @@ import re
 import pytest
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr import count_macs, count_parameters
-from sklearn_rrr.backbones.backbone import PHASES, Backbone
+from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.backbones.basic_block import BasicBlock
+from sklearn_rrr.backbones.bottleneck import Bottleneck
 from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.backbones.resnet import make_resnet
 from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.rrr_net import RRRNet
@@ -223,7 +225,7 @@ def largest_in(error):
     ("block", "planes"), [(BasicBlock, (6, 4, 15, 15)), (Bottleneck, (8, 8, 8, 8))]
 )
 def test_too_many_branches_name_the_largest_possible(block, planes, offset, split_at):
-    backbone = Backbone("b", block, SMALLEST, planes)
+    backbone = make_resnet("b", block, SMALLEST, planes)
     options = {"split_at": split_at, "width_offset": offset}
     with pytest.raises(ValueError, match=rf"=256 .* of 'b' .* split at '{split_at}'") as error:
         RRRNet(backbone, 5, n_branches=MAX_BRANCHES, **options)
@@ -237,7 +239,7 @@ def test_too_many_branches_name_the_largest_possible(block, planes, offset, spli
 
 def test_the_largest_is_right_where_a_smaller_number_is_impossible():
     """Widths fall in steps, one phase after the other."""
-    backbone = Backbone("b", BasicBlock, SMALLEST, (6, 4, 16, 16))
+    backbone = make_resnet("b", BasicBlock, SMALLEST, (6, 4, 16, 16))
     with pytest.raises(ValueError, match="`n_branches`=7 ") as error:
         RRRNet(backbone, 2, n_branches=7, split_at="conv2_x")
     assert largest_in(error) == 14
