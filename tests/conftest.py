@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from sklearn_rrr import FineTuning, RRRNetClassifier, register_backbone
 from sklearn_rrr.backbones.basic_block import BasicBlock
 from sklearn_rrr.backbones.bottleneck import Bottleneck
+from sklearn_rrr.backbones.mobilenet import make_mobilenet
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.resnet import make_resnet
 
@@ -40,6 +41,21 @@ def tiny_next():
 def tiny_wide():
     form = {"width_per_group": 128, "image_size": 16}
     return make_resnet("tiny_wide", Bottleneck, (1, 1, 2, 1), (4, 8, 8, 16), **form)
+
+
+@register_backbone("tiny_mobile")
+def tiny_mobile():
+    rows = [
+        (1, 3, 1, 1, 8),
+        (2, 3, 2, 3, 8),
+        (2, 5, 2, 3, 12),
+        (2, 3, 2, 3, 16),
+        (1, 5, 1, 3, 16),
+        (2, 5, 2, 3, 20),
+        (1, 3, 1, 3, 24),
+    ]
+    form = {"stem": 8, "last": 32, "same": True, "eps": 1e-3, "image_size": 32, "n_classes": 7}
+    return make_mobilenet("tiny_mobile", rows, **form)
 
 
 @pytest.fixture
