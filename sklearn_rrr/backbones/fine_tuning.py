@@ -58,7 +58,7 @@ class FineTuning(BaseEstimator):
         penalty.
     steps : int or None, default=None
         Number of optimiser steps if the estimator has ``max_epochs=None``. The default is 3,750,
-        the paper's 300 epochs of 12.5 batches.
+        the paper's 300 epochs of 12.5 batches. 0 keeps the initial weights.
     optimizer : {"adamw", "sgd"} or None, default=None
         AdamW, the default and the paper's choice, or stochastic gradient descent with momentum
         0.9.
@@ -128,6 +128,11 @@ class FineTuning(BaseEstimator):
         """Return the published settings of RRR-Net, for any backbone."""
         return replace(DEFAULTS, sampling="independent", ema_epochs=60)
 
+    @classmethod
+    def one_pass(cls):
+        """Return settings that only compute the heads, in closed form: one pass over the images."""
+        return cls(trainable="head", head_init="ridge", steps=0, augmentation="none")
+
     def fill(self, *others):
         """Return a copy in which None is replaced by the first value that `others` set."""
         chain = (self, *others)
@@ -160,7 +165,7 @@ class FineTuning(BaseEstimator):
             "sampling": one_of(SAMPLINGS),
             "head_features": one_of(HEAD_FEATURES),
             "head_init": one_of(HEAD_INITS),
-            "steps": int_from(1),
+            "steps": int_from(0),
             "optimizer": one_of(OPTIMIZERS),
             "learning_rate": real_in(0, open_low=True),
             "stump_lr_factor": real_in(0, 1, open_low=True),

@@ -76,6 +76,10 @@ class InvertedResidual(Block):
         hidden = expansion * inputs if expansion > 1 else in_channels
         return cls(in_channels, hidden, planes, stride=stride, **form)
 
+    @classmethod
+    def inner_width(cls, planes, inputs, expansion=6, **form):
+        return expansion * min(planes, inputs)  # repeated blocks read their own planes
+
     @property
     def has_shortcut(self):
         return self.repeats

@@ -271,9 +271,10 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         self.module_, self._settings_used = module.eval(), settings
         self._folded = {}
         self.n_parameters_ = count_parameters(module)
-        columns = ("epoch", "dur", "learning_rate", "train_loss", "valid_loss", "valid_acc")
-        rows = [{c: row[c] for c in columns if c in row} for row in self._net.history]
-        self.history_ = pd.DataFrame(rows)
+        rows, always = self._net.history, ("epoch", "dur", "learning_rate", "train_loss")
+        known = {*always, *(rows[0] if rows else ())}
+        columns = [c for c in (*always, "valid_loss", "valid_acc") if c in known]
+        self.history_ = pd.DataFrame([[row.get(c) for c in columns] for row in rows], None, columns)
 
     def _replace_network(self, network, trainable=None):
         """Replace the network and, if `trainable` is given, what of it is trained."""

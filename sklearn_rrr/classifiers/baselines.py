@@ -62,7 +62,7 @@ class LastLayerClassifier(BranchClassifier):
 
     def _make_tuning(self, given):
         tuning = super()._make_tuning(given)
-        return replace(tuning, trainable=None) if isinstance(given, str) else tuning
+        return replace(tuning, trainable=None) if given == "published" else tuning
 
     def _settle_tuning(self):
         tuning = super()._settle_tuning()

@@ -26,6 +26,7 @@ class ClassifierParameters(BaseEstimator):
     """
 
     _tuning_type = FineTuning
+    _tuning_names = ("published", "one_pass")  # class methods that return an equivalent object
 
     backbone: str = "synth50"
     _: KW_ONLY
@@ -47,7 +48,7 @@ class ClassifierParameters(BaseEstimator):
     def set_params(self, **params):
         """Set parameters; ``fine_tuning__<field>`` sets a field of `fine_tuning`.
 
-        If `fine_tuning` is None or "published", it is replaced by the equivalent object first.
+        If `fine_tuning` is None or a name, it is replaced by the equivalent object first.
 
         Parameters
         ----------
@@ -70,7 +71,7 @@ class ClassifierParameters(BaseEstimator):
         """Check the shared parameters; subclasses add checks of their own parameters."""
         self._given_tuning().check()
         if self.max_epochs is not None:
-            check_int("max_epochs", self.max_epochs, 1, hint=NONE)
+            check_int("max_epochs", self.max_epochs, 0, hint=NONE)
         check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images or more.")
         if self.validation_fraction is not None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
@@ -94,8 +95,8 @@ class ClassifierParameters(BaseEstimator):
         if isinstance(given, FineTuning):
             return given
         hint = "Or pass a FineTuning."
-        check_choice("fine_tuning", given, (None, "published"), hint)
-        return self._tuning_type.published()
+        check_choice("fine_tuning", given, (None, *self._tuning_names), hint)
+        return getattr(self._tuning_type, given)()
 
     def _settle_tuning(self):
         """Resolve `fine_tuning`: the user's values, else the backbone's, else the paper's.
@@ -114,6 +115,8 @@ class ClassifierParameters(BaseEstimator):
         tuning.norm_warmup_epochs = self._resolve_warmup(tuning, n_images)
         self.fine_tuning_ = tuning
         device, max_epochs = resolve_device(self.device), self._resolve_epochs(n_images)
+        if not max_epochs and self._given_tuning().head_init is None:
+            tuning.head_init = "ridge"  # random heads would stay random
         return Settings(
             max_epochs=max_epochs,
             batch_size=self.batch_size,
@@ -146,8 +149,8 @@ class ClassifierParameters(BaseEstimator):
 
     def _resolve_epochs(self, n_images):
         """Return `max_epochs`, or the epochs of ``fine_tuning_.steps`` steps, within [10, 300]."""
-        if self.max_epochs is not None:
-            return self.max_epochs
+        if self.max_epochs is not None or not self.fine_tuning_.steps:
+            return self.max_epochs or 0
         epochs = np.ceil(self.fine_tuning_.steps * self.batch_size / n_images)
         return int(np.clip(epochs, 10, 300))
 

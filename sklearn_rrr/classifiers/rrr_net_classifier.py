@@ -125,14 +125,15 @@ class RRRNetClassifier(BranchClassifier):
         with a cyclic learning rate and copy its weights to another branch in each cycle. To set
         parameters of the strategy, pass a :class:`BaggingEnsemble`, :class:`SnapshotEnsemble` or
         :class:`FastGeometricEnsemble`.
-    fine_tuning : FineTuning, "published" or None, default=None
+    fine_tuning : FineTuning, "published", "one_pass" or None, default=None
         Training settings, such as the trainable part of the network, the learning rate and the
         augmentation; see :class:`FineTuning`. None uses the settings that suit the backbone,
-        "published" those of the paper. A search reaches the fields as
+        "published" those of the paper; "one_pass" only computes the heads, in closed form. A search reaches the fields as
         ``fine_tuning__learning_rate`` and so on.
     max_epochs : int or None, default=None
         Number of passes over the training images. None uses as many as ``fine_tuning.steps``
-        require, within [10, 300].
+        require, within [10, 300]. With 0, the network keeps its initial weights; the heads are
+        then computed in closed form unless ``fine_tuning.head_init`` says otherwise.
     batch_size : int, default=32
         Number of images per training step, at least 2.
     class_weight : dict, "balanced" or None, default=None

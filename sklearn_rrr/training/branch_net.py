@@ -201,7 +201,7 @@ class BranchNet(NeuralNet):
     def kept_features(self, images, validation, epochs):
         """Replace images by cached features of frozen parts, where all epochs share them."""
         used = self.settings.cache_features and self.settings.augmentation is None
-        once = (epochs or self.settings.max_epochs) == 1
+        once = (epochs or self.settings.max_epochs) <= 1
         if not used or once or not self.module_.is_frozen("stump"):
             yield images, validation
             return
