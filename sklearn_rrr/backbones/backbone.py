@@ -94,8 +94,8 @@ class Backbone(nn.Module):
         self._stem = tuple(stem)
         for key, module in stem.items():
             self.add_module(key, module)
-        conv = next(m for m in stem.values() if isinstance(m, nn.Conv2d))
-        self._stem_channels = conv.out_channels
+        convs = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
+        self._stem_channels = convs[-1].out_channels
         for i in range(4):
             self.add_module(f"layer{i + 1}", self.make_phase(i))
         self.n_features = self.in_channels(4)

@@ -41,7 +41,7 @@ class BranchConv2d(nn.Conv2d):
 
     def forward(self, x):
         shared = x.shape[1] * self.n_branches == self.in_channels
-        if shared and self.groups > self.n_branches:  # a depthwise convolution reads the stump
+        if shared and self.groups > self.n_branches > 1:  # a depthwise convolution reads the stump
             x, shared = x.repeat(1, self.n_branches, 1, 1), False
         if self.form == "looped":
             return self._loop(x, shared)

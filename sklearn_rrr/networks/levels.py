@@ -10,7 +10,7 @@ size, M the number of branches, F the number of features.
 import torch
 from torch import nn
 
-from sklearn_rrr.backbones.block import block_layers
+from sklearn_rrr.backbones.block import Block, block_layers
 
 EPS = 1e-6  # added to variances, so that their square root has a gradient
 
@@ -28,7 +28,7 @@ class Stump(nn.Sequential):
         for module in self:
             for layer in _list_layers(module):
                 x = layer(x)
-                if self.head_features == "all" and isinstance(module, nn.Sequential):
+                if self.head_features == "all" and isinstance(layer, Block):
                     features += describe(x, 1)
         return x, torch.cat(features, 2) if features else x.new_empty(len(x), 1, 0)
 
@@ -54,15 +54,20 @@ def _list_layers(module):
 
 def pool(x, n_branches):
     """Return the means over the pixels of each branch: (B, M·C, h, w) -> (B, M, C)."""
-    return x.mean((2, 3)).unflatten(1, (n_branches, -1))
+    return x.mean((2, 3), dtype=_precise(x)).unflatten(1, (n_branches, -1))
 
 
 def describe(x, n_branches):
     """Return means and standard deviations over the pixels: (B, M·C, h, w) -> two (B, M, C)."""
-    x = x.float()
+    x = x.to(_precise(x))
     mean = x.mean((2, 3), keepdim=True)  # torch.var_mean is 10 times slower in channels last
     deviation = (x - mean).square().mean((2, 3)).add(EPS).sqrt()
     return [v.unflatten(1, (n_branches, -1)) for v in (mean.flatten(1), deviation)]
+
+
+def _precise(x):
+    """Return the type in which statistics of `x` are computed: float32, or float64."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def list_levels(stump, phases, head_features):
