@@ -49,31 +49,33 @@ def is_counter(key):
 
 def load_strictly(backbone, state, source):
     """Load `state`, with any number of classes, into a backbone on the meta device."""
-    expected, state = backbone.state_dict(), _use_own_names(state, backbone.published)
-    check_state(state, expected, source, backbone.name, free=("fc.",))
-    n_classes = len(state["fc.bias"])
-    if len(state["fc.weight"]) != n_classes:
+    names = _find_names(backbone, state)  # messages have the names of the file
+    expected = {names[key]: value for key, value in backbone.state_dict().items()}
+    weight, bias = names["fc.weight"], names["fc.bias"]
+    check_state(state, expected, source, backbone.name, free=(weight, bias))
+    n_classes = len(state[bias])
+    if len(state[weight]) != n_classes:
         raise ValueError(
-            f"{source} does not fit {backbone.name!r}: 'fc.weight' has "
-            f"{len(state['fc.weight'])} rows, 'fc.bias' {n_classes}."
+            f"{source} does not fit {backbone.name!r}: {weight!r} has "
+            f"{len(state[weight])} rows, {bias!r} {n_classes}."
         )
     backbone.fc = nn.Linear(backbone.n_features, n_classes, device="meta")
     clean = {
-        key: torch.zeros((), dtype=torch.long) if is_counter(key) else _own(state[key])
-        for key in expected
+        key: torch.zeros((), dtype=torch.long) if is_counter(key) else _own(state[theirs])
+        for key, theirs in names.items()
     }
     backbone.load_state_dict(clean, assign=True)
     backbone.requires_grad_(True)
 
 
-def _use_own_names(state, published):
-    """Return a state dict whose keys have the names of our layers instead of published ones."""
-    own = {theirs: ours for ours, theirs in published.items()}
-    renamed = {}
-    for key, value in state.items():
-        layer, _, leaf = str(key).rpartition(".")
-        renamed[f"{own[layer]}.{leaf}" if layer in own else key] = value
-    return renamed
+def _find_names(backbone, state):
+    """Return the names in `state` of a backbone's tensors, by their own: published or the same."""
+    pairs = [(key, key.rpartition(".")) for key in backbone.state_dict()]
+    published = {
+        key: f"{backbone.published.get(layer, layer)}.{leaf}" for key, (layer, _, leaf) in pairs
+    }
+    own = {key: key for key in published}
+    return published if len(state.keys() & published.values()) > len(state.keys() & own) else own
 
 
 def _own(tensor):
