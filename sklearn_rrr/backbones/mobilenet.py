@@ -98,8 +98,8 @@ def _round_channels(channels):
 def _name_layers(backbone, stem, blocks, last, start=0):
     """Return {name of a layer: its published name} for the layers of all blocks and the head.
 
-    `blocks` are the published names of the convolutions and norms in a block with and in one without
-    expansion; {i} stands for its position, counted from `start`.
+    `blocks` are the published names of the convolutions and norms in a block with and in one
+    without expansion; {i} stands for its position, counted from `start`.
     """
     names, kinds = dict(stem), [block for phase in backbone.phases for block in phase]
     places = [

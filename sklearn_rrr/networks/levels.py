@@ -73,7 +73,7 @@ def _precise(x):
 def list_levels(stump, phases, head_features):
     """Return the blocks that a head reads, as (block, number of statistics), in order.
 
-    `stump` and `phases` are iterables of phases: before the split, and those of one or all branches.
+    `stump` and `phases` are iterables of phases: before the split, and of one or all branches.
     """
     blocks = [block for phase in (*stump, *phases) for block in phase]
     earlier = [(block, 2) for block in blocks[:-1]] if head_features == "all" else []
