@@ -50,8 +50,8 @@ class RRRNet(ImageNetwork):
         means and standard deviations of each earlier block, standardised by statistics that are
         part of the head.
     head : {"new", "pretrained"}, default="new"
-        "pretrained" copies the backbone's head; it requires M = 1 and the backbone's
-        number of classes.
+        "pretrained" copies the backbone's head; it requires M = 1, the backbone's number of
+        classes and head_features="last".
     generator : torch.Generator or None, default=None
         Random generator of the split. Fresh weights come from torch's global generator.
 
