@@ -18,7 +18,7 @@ import torch
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
 from sklearn_rrr.pruning.activation_maps import activation_maps, pick_images
-from sklearn_rrr.pruning.channel_groups import find_groups, list_blocks, list_layers
+from sklearn_rrr.pruning.channel_groups import find_groups, list_blocks, list_layers, stem_layer
 from sklearn_rrr.pruning.channel_pruner import rank_units
 from sklearn_rrr.pruning.criteria import CRITERIA, score_channels, score_taylor
 from sklearn_rrr.pruning.leave_one_out import score_leave_one_out, score_without
@@ -315,7 +315,7 @@ def count_share(amount, group):
 
 
 def list_later(network, group):
-    """Return the names of the modules after the last layer that reads a group.
+    """Return the names of the modules after the last layer that reads or writes a group.
 
     Parameters
     ----------
@@ -327,18 +327,19 @@ def list_later(network, group):
     Returns
     -------
     names : list of str
-        Names of convolutions, norms, shortcuts and the head. A shortcut belongs to the layer of
-        its block's last convolution.
+        Names of convolutions, norms, shortcuts and the head, unless it reads the group. A shortcut
+        belongs to the layer of its block's last convolution.
     """
-    layers = [("stump.0", "stump.1")]
+    layers = [stem_layer(network)]
     for name, block in list_blocks(network):
         layers += list_layers(name, block)
         if block.downsample is not None:
             layers[-1] += (f"{name}.downsample",)
-    layers.append(("head",))
-    reads = [any(_holds(names, reader) for reader in group.readers) for names in layers]
-    last = max(np.flatnonzero(reads))
-    return [name for names in layers[last + 1 :] for name in names]
+    # The last block writes channels that only the head reads.
+    ends = group.readers + group.writers
+    last = max(i for i, names in enumerate(layers) if any(_holds(names, end) for end in ends))
+    later = [name for names in layers[last + 1 :] for name in names]
+    return later if "head" in group.readers else [*later, "head"]
 
 
 def _holds(names, inner):
