@@ -15,6 +15,8 @@ class TailoringFineTuning(FineTuning):
     ----------
     trainable, split, dropout, sampling : optional
         No effect on a student: its proxies, norms and head are trained.
+    head_features : optional
+        No effect on a student, whose head reads the last block.
     head_init, steps, optimizer : optional
         As in :class:`FineTuning`.
     learning_rate : float or None, default=None

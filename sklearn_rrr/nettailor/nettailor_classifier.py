@@ -227,7 +227,8 @@ class NetTailorClassifier(BaseImageClassifier):
     def _load_backbone(self):
         self.trainable_ = "proxies"
         backbone, _ = self._load_pretrained()
-        self._resolve_sweep(sum(backbone.depths))  # reports errors before images are read
+        # Reports errors before images are read.
+        self._resolve_sweep(sum(len(phase) for phase in backbone.phases))
         return backbone
 
     def _resolve_sweep(self, n_blocks):
@@ -262,7 +263,7 @@ class NetTailorClassifier(BaseImageClassifier):
             max_epochs=epochs,
             ema_epochs=self._average_over(epochs),
             learning_rate=self.fine_tuning_.retrain_lr_factor * settings.learning_rate,
-            head_init="random",
+            head_init="kept",
         )
 
     def _learn(self, backbone, images, seed, earlier=None):
@@ -324,7 +325,9 @@ class NetTailorClassifier(BaseImageClassifier):
         own = {"trainable", "learning_rate", "lr_schedule", "optimizer"}
         given = self._given_tuning()
         names = {field.name for field in fields(FineTuning)} - own
-        return FineTuning(**{name: getattr(given, name) for name in names})
+        # The head of the student reads the last block, and should match that of the teacher.
+        last = {"head_features": "last"}
+        return FineTuning(**{name: getattr(given, name) for name in names} | last)
 
     def _check_unfitted(self, teacher):
         """Check that a teacher can be trained on images as they are read and weighted here."""
