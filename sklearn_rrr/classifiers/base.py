@@ -118,8 +118,12 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         images, validation = self._hold_out(images, self._split_seed)
         settings = self._settings(len(images), seed)
         if earlier is not None:
-            module.load_state_dict(earlier.module_.state_dict(), strict=False)
-            settings = replace(settings, head_init="random")  # keeps the loaded heads
+            own, given = module.state_dict(), earlier.module_.state_dict()
+            given = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+            module.load_state_dict(given, strict=False)
+            # Heads that read other blocks, too, or that no epoch would adapt, start anew.
+            if "head.weight" in given and settings.max_epochs:
+                settings = replace(settings, head_init="kept")
         images = self._weigh(images, module, self._split_seed)
         self._net = self._strategy().train(module, images, validation, settings)
         self._finish(module, settings)

@@ -239,5 +239,6 @@ class BranchNet(NeuralNet):
         """Prepare training: adapt the norms of frozen parts, and initialise the heads."""
         if self.settings.norm_warmup_epochs:
             warm_up_norms(self, images)
-        if self.settings.head_init == "ridge" or self.module_.head_features == "all":
+        standardised = self.module_.head_features == "all" and self.settings.head_init != "kept"
+        if self.settings.head_init == "ridge" or standardised:
             start_heads(self, images)
