@@ -20,7 +20,7 @@ from sklearn_rrr._files import write_atomically
 from sklearn_rrr._unwrapping import refuse_steps, unwrap
 from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
-from sklearn_rrr.backbones.weights import check_state
+from sklearn_rrr.backbones.state_dict import check_state
 from sklearn_rrr.classifiers.baselines import FineTuningClassifier, LastLayerClassifier
 from sklearn_rrr.classifiers.ensembles import ENSEMBLES
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
@@ -310,10 +310,17 @@ def _check_arguments(cls, arguments, tensors, n_classes, backbone):
         valid &= n_branches == 1 and arguments["static"] is True
     else:
         valid &= arguments["n_branches"] == n_branches <= MAX_BRANCHES
-        depths = zip(arguments["blocks"], backbone.depths, strict=True)
-        valid &= all(kept <= depth for kept, depth in depths)
+        valid &= all(map(_is_possible, arguments["blocks"], backbone.depths, backbone.phases))
+        valid &= len(arguments["blocks"]) == len(backbone.phases)
     if not valid:
         raise ValueError("the description of the network does not match its tensors")
+
+
+def _is_possible(blocks, depth, phase):
+    """Tell whether `blocks` are a number of blocks of a phase, or positions of some of them."""
+    if isinstance(blocks, int):
+        return blocks <= depth
+    return list(blocks) == sorted({*blocks} & {*range(len(phase))})
 
 
 def decode(value):
