@@ -37,6 +37,8 @@ class Backbone(nn.Module):
         Number of outputs of the pre-trained head.
     fine_tuning : FineTuning or None, default=None
         Settings recommended for this backbone; None recommends the defaults.
+    fine_tuning_whole : FineTuning or None, default=None
+        Settings recommended if all blocks are kept, unsplit; None recommends `fine_tuning`.
 
     Attributes
     ----------
@@ -86,11 +88,13 @@ class Backbone(nn.Module):
         std=IMAGENET_STD,
         n_classes=1000,
         fine_tuning=None,
+        fine_tuning_whole=None,
     ):
         super().__init__()
         self.name, self.rows = name, tuple(map(tuple, rows))
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self.fine_tuning = FineTuning() if fine_tuning is None else fine_tuning
+        self.fine_tuning_whole = fine_tuning_whole or self.fine_tuning
         self._stem = tuple(stem)
         for key, module in stem.items():
             self.add_module(key, module)

@@ -10,6 +10,7 @@ from numbers import Integral
 from sklearn.base import BaseEstimator
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
+from sklearn_rrr.backbones.registry import list_backbones
 
 TRAINABLE = ("head", "branches", "all")
 SPLITS = ("paper", "aligned")
@@ -90,6 +91,10 @@ class FineTuning(BaseEstimator):
     patience : int or None, default=None
         Number of epochs without a better validation loss after which early stopping ends the
         training, at least 1. The default is 10.
+    companion : str or None, default=None
+        Name of a small backbone, such as "synth50", whose reduced network is trained on the same
+        images as a second network that votes with the first, or "none". Networks that were
+        pre-trained on different images err differently. The default is "none".
 
     See Also
     --------
@@ -122,6 +127,7 @@ class FineTuning(BaseEstimator):
     augmentation: str | Callable | None = None
     cache_features: bool | None = None
     patience: int | None = None
+    companion: str | None = None
 
     @classmethod
     def published(cls):
@@ -131,7 +137,9 @@ class FineTuning(BaseEstimator):
     @classmethod
     def one_pass(cls):
         """Return settings that only compute the heads, in closed form: one pass over the images."""
-        return cls(trainable="head", head_init="ridge", steps=0, augmentation="none")
+        return cls(
+            trainable="head", head_init="ridge", steps=0, augmentation="none", companion="none"
+        )
 
     def fill(self, *others):
         """Return a copy in which None is replaced by the first value that `others` set."""
@@ -176,6 +184,7 @@ class FineTuning(BaseEstimator):
             "augmentation": _check_augmentation,
             "cache_features": check_bool,
             "patience": int_from(1),
+            "companion": _check_companion,
         }
 
 
@@ -199,6 +208,10 @@ def _check_averaging(name, value):
         check_int(name, value, 0)
     else:
         check_real(name, value, 0, 1, "Or use an int for a number of epochs.")
+
+
+def _check_companion(name, value):
+    check_choice(name, value, ("none", *list_backbones()), NONE)
 
 
 def _check_augmentation(name, value):
@@ -226,4 +239,5 @@ DEFAULTS = FineTuning(
     augmentation="paper",
     cache_features=True,
     patience=10,
+    companion="none",
 )

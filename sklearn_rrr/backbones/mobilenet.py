@@ -126,7 +126,25 @@ def _efficientnet_lite(name, width, depth, image_size):
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         image_size=image_size,
-        fine_tuning=FineTuning(),
+        # Selected by cross-validation, see docs/backbones.rst.
+        fine_tuning=FineTuning(
+            trainable="branches",
+            split="aligned",
+            head_features="all",
+            head_init="ridge",
+            augmentation="geometric",
+            steps=200,
+            learning_rate=1e-3,
+            lr_schedule="cosine",
+        ),
+        fine_tuning_whole=FineTuning(
+            trainable="head",
+            head_features="all",
+            head_init="ridge",
+            steps=0,
+            augmentation="none",
+            companion="synth50",
+        ),
     )
     stem = {"conv1": "_conv_stem", "bn1": "_bn0", "fc": "_fc"}
     blocks = (LITE_BLOCK, LITE_BLOCK[2:])

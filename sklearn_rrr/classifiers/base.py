@@ -232,10 +232,14 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
                 "random ones. Pass `weights`, or use weights=None to silence this warning.",
                 stacklevel=5,
             )
-        recommended = backbone.fine_tuning
+        recommended = self._recommend(backbone)
         self._recommended = recommended if pretrained else recommended.from_scratch()
         self.fine_tuning_ = self._settle_tuning()
         return backbone, pretrained
+
+    def _recommend(self, backbone):
+        """Return the settings that the backbone recommends; subclasses may distinguish networks."""
+        return backbone.fine_tuning
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "module_")

@@ -3,15 +3,22 @@
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 
+import pandas as pd
 import torch
 from sklearn.base import clone
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int
 from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.backbones.fine_tuning import FineTuning
+from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.classifiers.base import BaseImageClassifier
+from sklearn_rrr.classifiers.companion import HELD_OUT, is_worth_trying, stack
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy, make_strategy
+from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
+from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.networks.rrr_net import RRRNet
+from sklearn_rrr.networks.stacked_net import Resize, StackedNet
 
 
 @dataclass(eq=False, repr=False)
@@ -46,6 +53,11 @@ class BranchClassifier(BaseImageClassifier):
         self._is_whole = self._network_form()["n_branches"] == 1 and self.blocks_ == backbone.depths
         return backbone
 
+    def _recommend(self, backbone):
+        form = self._network_form()
+        whole = form["blocks"] is None and form["n_branches"] == 1
+        return backbone.fine_tuning_whole if whole else backbone.fine_tuning
+
     def _adapts_norms(self):
         """Tell whether frozen norms are adapted: always, except in the paper's model [A].
 
@@ -70,6 +82,56 @@ class BranchClassifier(BaseImageClassifier):
             )
         return tuple(map(int, blocks))
 
+    def _learn(self, backbone, images, seed, earlier=None):
+        name = self.fine_tuning_.companion
+        labels = images.labels.numpy()
+        asked = name != "none" and self.max_epochs != 0 and earlier is None
+        stacked = None
+        if asked and is_worth_trying(labels, len(self.classes_)):
+            stacked = self._train_companion(name, images, seed)
+        super()._learn(backbone, images, seed, earlier)
+        if stacked is not None:
+            self._stack(*stacked)
+
+    def _train_companion(self, name, images, seed):
+        """Train a companion on most images, and choose its weight on the others.
+
+        Returns
+        -------
+        stacked : tuple or None
+            The fitted companion and the factors on both logits; None if the companion adds nothing.
+        """
+        part, rest = map(images.subset, hold_out(images.labels.numpy(), HELD_OUT, seed))
+        alone = {"random_state": seed, "validation_fraction": None, "early_stopping": False}
+        trial = clone(self).set_params(fine_tuning__companion="none", **alone)
+        shared = ("max_epochs", "batch_size", "class_weight", "device", "precision", "verbose")
+        companion = RRRNetClassifier(
+            name,
+            blocks=(1, 1, 1, 1),
+            n_branches=1,
+            fine_tuning=FineTuning(companion="none"),
+            image_size=min(images.image_size, make_backbone(name).image_size),
+            **{key: getattr(self, key) for key in shared},
+            **alone,
+        )
+        logits = []
+        for classifier in (trial, companion):
+            fitted = classifier._fit_set(_resize(part, classifier.image_size or part.image_size))
+            read = _resize(rest, fitted.image_size_)
+            logits.append(torch.from_numpy(fitted.predict_proba(read)).clamp(min=1e-12).log())
+        factors = stack(*logits, rest.labels, rest.weights)
+        return None if factors is None else (companion, factors)
+
+    def _stack(self, companion, factors):
+        """Make the companion a part of the network."""
+        sizes = self.image_size_, companion.image_size_
+        self.module_ = StackedNet(self.module_, companion.module_, *sizes, factors).eval()
+        self.n_parameters_ = count_parameters(self.module_)
+        parts = {self.backbone: self.history_, companion.backbone: companion.history_}
+        self.history_ = pd.concat(
+            [rows.assign(network=name) for name, rows in parts.items() if len(rows)]
+        )
+
     def _make_module(self, backbone):
         form, tuning = self._network_form(), self.fine_tuning_
         # Model [C] of the paper is unsplit, but has fresh norms after its frozen stump.
@@ -87,6 +149,13 @@ class BranchClassifier(BaseImageClassifier):
         )
         self.width_offset_, self.branch_planes_ = module.width_offset, module.branch_planes
         return module.freeze(tuning.trainable)
+
+
+def _resize(images, size):
+    """Return a LabelledSet in another size."""
+    if size == images.image_size:
+        return images
+    return images.resize(size, Resize(images.image_size, size))
 
 
 @dataclass(eq=False, repr=False)

@@ -54,7 +54,7 @@ def _smallest_offset(backbone, n_branches, at, count):
         return branch_planes(backbone, n_branches, at, offset)
 
     def fits(offset):  # monotonic: all larger offsets fit, too
-        return n_branches * count(n_branches, offset) <= count(1, 0)
+        return n_branches == 1 or n_branches * count(n_branches, offset) <= count(1, 0)
 
     possible = list(takewhile(planes, range(max(backbone.planes))))
     index = bisect_left(possible, True, key=fits)
