@@ -2,7 +2,7 @@
 
 The regression predicts from standardised features which class an image has, as numbers 1 and 0.
 One eigendecomposition gives the solution and the leave-one-out predictions for a whole path of
-penalties (Hastie, Tibshirani and Friedman 2009, The elements of statistical learning, section 7.10).
+penalties (Hastie, Tibshirani and Friedman 2009, The elements of statistical learning, 7.10).
 The factor from predictions to logits is that with the best leave-one-out likelihood. B is the batch
 size, F the number of features, K the number of classes, n the number of images.
 """
@@ -21,6 +21,7 @@ SCORED = 2**20  # numbers, images times classes, in a leave-one-out score
 FEWEST_SCORED = 256  # images
 CONSTANT = 1e-4  # deviation over root mean square below which a feature counts as constant
 BUFFER = 512  # images whose products are summed at once
+LEAST_REST = 1e-10  # least share of an image's prediction that other images determine
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Ridge:
     penalty : float
         Penalty with the best leave-one-out score.
     score : float
-        Mean log-likelihood of left-out images.
+        Mean log-likelihood of left-out images, with smoothed labels.
     """
 
     center: torch.Tensor
@@ -103,9 +104,9 @@ class RidgeSums:
         x, labels, weights = map(torch.cat, zip(*self.buffer, strict=True))
         self.buffer = []
         if self.shift is None:
-            self.shift = x.mean(0)
+            self.shift = x.double().mean(0)
             self.products = torch.zeros(x.shape[1], x.shape[1], dtype=torch.double)
-        x = (x - self.shift).double()
+        x = x.double() - self.shift
         weighted = x * weights[:, None]
         self.sums.index_add_(0, labels, weighted)
         self.products.addmm_(weighted.T, x)
@@ -199,7 +200,7 @@ class _LeaveOneOut:
         damped = 1 / (self.values + penalty)
         leverage = self.weights * (self.scores.square() @ damped + 1 / self.n)
         residual = self.y - self.scores @ (self.targets * damped[:, None])
-        left_out = residual / (1 - leverage).clamp(min=1e-6)[:, None]
+        left_out = residual / (1 - leverage).clamp(min=LEAST_REST)[:, None]
         return self.prior + self.y - left_out
 
     def choose(self, n_scored):
