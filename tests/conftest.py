@@ -69,6 +69,7 @@ def small(nest):
         settings = {
             "backbone": "tiny",
             "weights": None,
+            "blocks": (1, 1, 1, 1),
             "n_branches": 2,
             "max_epochs": 2,
             "batch_size": 16,

@@ -151,12 +151,13 @@ def paper_models(**parameters):
         raise TypeError(
             f"`{name}` distinguishes the models and cannot be passed; set it on one of them."
         )
+    reduced = {"blocks": (1, 1, 1, 1)}
     models = {
         "A": LastLayerClassifier(fine_tuning=replace(tuning, trainable=None)),
         "B": FineTuningClassifier(fine_tuning=replace(tuning, trainable=None)),
-        "C": RRRNetClassifier(n_branches=1, fine_tuning=clone(tuning)),
-        "D": RRRNetClassifier(n_branches=1, fine_tuning=replace(tuning, dropout=0.05)),
-        "E": RRRNetClassifier(n_branches=8, fine_tuning=clone(tuning)),
+        "C": RRRNetClassifier(n_branches=1, fine_tuning=clone(tuning), **reduced),
+        "D": RRRNetClassifier(n_branches=1, fine_tuning=replace(tuning, dropout=0.05), **reduced),
+        "E": RRRNetClassifier(n_branches=8, fine_tuning=clone(tuning), **reduced),
     }
     for model in models.values():
         known = model.get_params(deep=False)

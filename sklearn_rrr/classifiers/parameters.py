@@ -28,7 +28,7 @@ class ClassifierParameters(BaseEstimator):
     _tuning_type = FineTuning
     _tuning_names = ("published", "one_pass")  # class methods that return an equivalent object
 
-    backbone: str = "synth50"
+    backbone: str = "efficientnet_lite0"
     _: KW_ONLY
     weights: str | PathLike | dict | None = "pretrained"
     fine_tuning: FineTuning | str | None = None

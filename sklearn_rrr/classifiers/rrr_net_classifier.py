@@ -54,9 +54,10 @@ class BranchClassifier(BaseImageClassifier):
         return backbone
 
     def _recommend(self, backbone):
-        form = self._network_form()
-        whole = form["blocks"] is None and form["n_branches"] == 1
-        return backbone.fine_tuning_whole if whole else backbone.fine_tuning
+        form, trainable = self._network_form(), self._given_tuning().trainable
+        as_it_is = form["blocks"] is None and form["n_branches"] == 1
+        as_it_is = as_it_is and trainable in (None, "head")
+        return backbone.fine_tuning_whole if as_it_is else backbone.fine_tuning
 
     def _adapts_norms(self):
         """Tell whether frozen norms are adapted: always, except in the paper's model [A].
@@ -162,26 +163,33 @@ def _resize(images, size):
 class RRRNetClassifier(BranchClassifier):
     """Classify images with a reused, reduced and recycled backbone network.
 
-    The network is built from a pre-trained residual network in three steps: reuse its weights,
-    reduce it to the first blocks of each phase, and recycle its last phases into `n_branches`
-    narrow branches with about the same total number of parameters. Predictions average the
-    probabilities of the branches.
+    The network is built from a pre-trained network of modular blocks in three steps: reuse its
+    weights, reduce it to some blocks of each phase (`blocks`), and recycle its last phases into
+    `n_branches` narrow branches with about the same total number of parameters. Predictions average
+    the probabilities of the branches.
+
+    By default, the backbone knows photographs and is reused as it is: a linear head reads all its
+    levels, in closed form. A second, small network is trained on the images, and helps as much as
+    held-out images ask for. A reduced or recycled network is trained instead.
 
     Parameters
     ----------
-    backbone : str, default="synth50"
+    backbone : str, default="efficientnet_lite0"
         Name of the pre-trained network; :func:`list_backbones` lists them. The paper uses
         "resnet152".
     weights : str, path, dict or None, default="pretrained"
-        "pretrained" loads the weights bundled with the package ("synth50") or downloads those of
+        "pretrained" loads the weights of a pip package that is installed with this one
+        ("efficientnet_lite0"), those bundled with this package ("synth50"), or downloads those of
         torchvision. Alternatives are the name of a torchvision weight, a ``.pth`` or
         ``.safetensors`` file, or a state dict. None draws random weights, as does "pretrained",
         with a warning, for a backbone that you registered. See :func:`load_backbone`.
-    blocks : tuple of 4 int or None, default=(1, 1, 1, 1)
-        Number of blocks kept in each of the phases conv2_x to conv5_x. The first blocks of a
-        phase are kept. None keeps all blocks.
-    n_branches : int, default=8
-        Number of branches, in [1, 256]. 1 leaves the network unsplit.
+    blocks : tuple of 4 int or None, default=None
+        Number of blocks kept in each of the phases conv2_x to conv5_x, whose outputs have a stride
+        of 4, 8, 16 and 32 pixels. Blocks that change the number of channels or the stride always
+        stay, and count as one; the next ones in order are kept. None keeps all blocks; the paper
+        recommends (1, 1, 1, 1).
+    n_branches : int, default=1
+        Number of branches, in [1, 256]. 1 leaves the network unsplit; the paper recommends 8.
     split_at : {"conv2_x", "conv3_x", "conv4_x", "conv5_x"}, default="conv4_x"
         First phase that is split into branches. The layers before it form the stump, which all
         branches share.
@@ -197,8 +205,8 @@ class RRRNetClassifier(BranchClassifier):
     fine_tuning : FineTuning, "published", "one_pass" or None, default=None
         Training settings, such as the trainable part of the network, the learning rate and the
         augmentation; see :class:`FineTuning`. None uses the settings that suit the backbone,
-        "published" those of the paper; "one_pass" only computes the heads, in closed form. A search reaches the fields as
-        ``fine_tuning__learning_rate`` and so on.
+        "published" those of the paper. "one_pass" only computes the heads, in closed form, within
+        seconds. A search reaches the fields as ``fine_tuning__learning_rate`` and so on.
     max_epochs : int or None, default=None
         Number of passes over the training images. None uses as many as ``fine_tuning.steps``
         require, within [10, 300]. With 0, the network keeps its initial weights; the heads are
@@ -241,8 +249,8 @@ class RRRNetClassifier(BranchClassifier):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels.
-    module_ : RRRNet
-        Trained network.
+    module_ : RRRNet or StackedNet
+        Trained network; with a companion that held-out images ask for, both networks.
     n_parameters_ : int
         Number of parameters of the network.
     blocks_ : tuple of 4 int
@@ -287,14 +295,17 @@ class RRRNetClassifier(BranchClassifier):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, weights=None, random_state=0)
+    >>> clf = RRRNetClassifier(fine_tuning="one_pass", image_size=64)  # the first thing to try
+    >>> clf.fit(X[:64] / 16, y[:64]).score(X[64:128] / 16, y[64:128]) > 0.9
+    True
+    >>> clf = RRRNetClassifier(blocks=(1, 1, 1, 1), n_branches=2, max_epochs=2, image_size=32)
     >>> clf.fit(X[:64] / 16, y[:64]).predict_proba(X[64:66] / 16).shape
     (2, 3)
     """
 
     _: KW_ONLY
-    blocks: tuple | None = (1, 1, 1, 1)
-    n_branches: int = 8
+    blocks: tuple | None = None
+    n_branches: int = 1
     split_at: str = "conv4_x"
     width_offset: int | None = None
     ensemble: str | EnsembleStrategy = "naive"

@@ -42,11 +42,8 @@ class StackedNet(ImageNetwork):
         super().__init__()
         self.main, self.companion = main, companion
         self.n_branches, self.n_classes = main.n_branches, main.n_classes
-        self.image_size, self.backbone_name, self.blocks = (
-            image_size,
-            main.backbone_name,
-            main.blocks,
-        )
+        self.backbone_name, self.blocks = main.backbone_name, main.blocks
+        self.image_size, self.companion_size = image_size, companion_size
         self.resize = Resize(image_size, companion_size)
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
         self.requires_grad_(False)  # the two networks are trained one by one
@@ -55,11 +52,6 @@ class StackedNet(ImageNetwork):
         """Return the logits of every branch: (B, 3, S, S) -> (B, M, K)."""
         first, second = self.weights
         return first * self.main(x) + second * self.companion(self.resize(x))
-
-    @property
-    def is_reduced(self):
-        """Whether layer shapes differ from those that the arguments of `main` produce."""
-        return self.main.is_reduced
 
     def freeze(self, trainable):
         """Do nothing: all weights are frozen."""

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.training.batches import EpochBatches
-from sklearn_rrr.training.devices import explained_memory
+from sklearn_rrr.training.devices import explained_memory, prediction_batch
+from sklearn_rrr.training.memory import keeping_memory
 from sklearn_rrr.training.ridge import RidgeSums
 
 
@@ -22,24 +24,38 @@ def start_heads(net, images):
     before its first step.
     """
     module, settings = net.module_, net.settings
-    sampler = EpochBatches(len(images), settings.batch_size, settings.seed + 2)
-    module.train()
+    network, batch_size = _prepare(net, images)
+    sampler = EpochBatches(len(images), batch_size, settings.seed + 2)
     n_branches, n_classes, n_features = module.head.weight.shape
     heads = [RidgeSums(len(images), n_features, n_classes) for _ in range(n_branches)]
     with (
-        averaging_norms(module),
-        explained_memory(settings.batch_size),
+        averaging_norms(network),
+        explained_memory(batch_size),
+        keeping_memory(),
         torch.no_grad(),
         net.autocast(),
     ):
         for batch, (labels, weights) in net.load(images, sampler):
-            maps = module.forward_stump(net.prepare(batch, training=False))
-            features = module.pool_branches(*maps).float().cpu()  # (B, M, F)
+            parts = network.forward_stump(net.prepare(batch, training=False))
+            features = network.pool_branches(*parts).float().cpu()  # (B, M, F)
             for i, head in enumerate(heads):
                 share = weights if weights.ndim == 1 else weights[:, i]
                 head.update(features[:, i], labels, share)
     with torch.autocast("cpu", enabled=False):
         write_heads(module.head, [head.solve() for head in heads], settings.head_init == "ridge")
+
+
+def _prepare(net, images):
+    """Return the network that computes the features, and the number of images in a batch.
+
+    A frozen network computes them as in prediction. Norms that learn use the statistics of their
+    batch, as in training.
+    """
+    module, device = net.module_, torch.device(net.device)
+    if not (module.is_frozen("stump") and module.is_frozen("branches")):
+        return module.train(), net.settings.batch_size
+    folded = fold_norms(module).to(device, memory_format=net.layout)
+    return folded, prediction_batch(device, module.first_output_bytes(images.image_size))
 
 
 @torch.no_grad()
