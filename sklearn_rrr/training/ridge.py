@@ -113,11 +113,9 @@ class RidgeSums:
 
     def solve(self):
         """Return the Ridge with the best leave-one-out score."""
-        self._sum_products()
-        x, labels, weights = map(torch.cat, zip(*self.kept, strict=True))
-        weights = weights * (self.n / self.total)  # their mean is 1
+        center, factor = self.standardise()
+        x, labels, weights = self._kept_images()
         prior = self.counts / self.total
-        center, factor = self._standardise(x, weights)
         root = math.sqrt(len(factor))
         z = (x.double() - center) * (factor / root)
         y = F.one_hot(labels, self.n_classes).double() - prior
@@ -130,9 +128,16 @@ class RidgeSums:
         weight = system[3](penalty).T * (scale / root)
         return Ridge(center, factor, weight, scale * prior, penalty, score)
 
-    def _standardise(self, x, weights):
+    def _kept_images(self):
+        """Return features, labels and weights of the kept images; all weights have the mean 1."""
+        x, labels, weights = map(torch.cat, zip(*self.kept, strict=True))
+        return x, labels, weights * (self.n / self.total)
+
+    def standardise(self):
         """Return the mean of each feature, and 1 over its deviation, or 0 if it is constant."""
+        self._sum_products()
         if self.keeps_all:
+            x, _, weights = self._kept_images()
             x, share = x.double(), weights / len(x)
             center = share @ x
             variance = share @ (x - center).square()

@@ -42,7 +42,10 @@ def start_heads(net, images):
                 share = weights if weights.ndim == 1 else weights[:, i]
                 head.update(features[:, i], labels, share)
     with torch.autocast("cpu", enabled=False):
-        write_heads(module.head, [head.solve() for head in heads], settings.head_init == "ridge")
+        if settings.head_init == "ridge":
+            write_heads(module.head, [head.solve() for head in heads])
+        else:
+            write_statistics(module.head, [head.standardise() for head in heads])
 
 
 def _prepare(net, images):
@@ -59,19 +62,25 @@ def _prepare(net, images):
 
 
 @torch.no_grad()
-def write_heads(head, solutions, has_weights):
-    """Write Ridge solutions, or only their standardisation, into a BranchLinear head."""
+def write_heads(head, solutions):
+    """Write a Ridge for each branch into a BranchLinear head."""
+    if head.center is not None:
+        write_statistics(head, [(ridge.center, ridge.factor) for ridge in solutions])
     for i, ridge in enumerate(solutions):
         weight, bias = ridge.weight, ridge.bias
-        if head.center is not None:
-            head.center[i].copy_(ridge.center)
-            head.factor[i].copy_(ridge.factor)
-        else:
+        if head.center is None:
             weight = weight * ridge.factor
             bias = bias - weight @ ridge.center
-        if has_weights:
-            head.weight[i].copy_(weight)
-            head.bias[i].copy_(bias)
+        head.weight[i].copy_(weight)
+        head.bias[i].copy_(bias)
+
+
+@torch.no_grad()
+def write_statistics(head, statistics):
+    """Write centers and factors, a pair for each branch, into a standardising head."""
+    for i, (center, factor) in enumerate(statistics):
+        head.center[i].copy_(center)
+        head.factor[i].copy_(factor)
 
 
 @contextmanager

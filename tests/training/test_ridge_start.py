@@ -21,7 +21,7 @@ def fit_heads(head, features, labels, weights, batch=60):
         for i, sums in enumerate(all_sums):
             sums.update(features[rows, i], labels[rows], weights[rows])
     solutions = [sums.solve() for sums in all_sums]
-    write_heads(head, solutions, has_weights=True)
+    write_heads(head, solutions)
     return solutions
 
 
@@ -64,18 +64,25 @@ def test_a_weight_of_two_is_the_image_twice_at_equal_penalty(data):
     torch.testing.assert_close(first.bias / first.bias.sum(), second.bias / second.bias.sum())
 
 
-def test_only_the_statistics_are_written_without_weights(data):
-    features, labels = data
-    head = BranchLinear(2, 5, 3, standardise=True)
-    before = head.weight.clone(), head.bias.clone()
-    sums = RidgeSums(60, 5, 3)
-    sums.update(features[:, 0], labels, torch.ones(60))
-    write_heads(head, [sums.solve()] * 2, has_weights=False)
-    assert torch.equal(head.weight, before[0])
-    assert torch.equal(head.bias, before[1])
-    scaler = StandardScaler().fit(features[:, 0])
-    torch.testing.assert_close(head.center[1], torch.tensor(scaler.mean_).float())
-    torch.testing.assert_close(head.factor[0], torch.tensor(1 / scaler.scale_).float())
+@pytest.mark.parametrize("n_images", [5, 60])
+def test_statistics_are_those_of_standard_scaler(data, n_images):
+    features, labels = (part[:n_images] for part in data)
+    sums = RidgeSums(n_images, 5, 3)
+    sums.update(features[:, 0], labels, torch.ones(n_images))
+    center, factor = sums.standardise()
+    scaler = StandardScaler().fit(features[:, 0].double())
+    np.testing.assert_allclose(center, scaler.mean_)
+    np.testing.assert_allclose(factor, 1 / scaler.scale_)
+    assert torch.equal(sums.solve().factor, factor)
+
+
+def test_random_heads_are_only_standardised(small, digits, monkeypatch):
+    monkeypatch.setattr(RidgeSums, "solve", None)
+    form = {"head_features": "all", "head_init": "random", "trainable": "head", "max_epochs": 0}
+    head = small(**form).fit(*digits).module_.head
+    assert (head.center.abs() > 0).any(1).all()
+    assert (head.factor != 1).all(1).all()
+    assert head.weight.abs().max() <= head.weight.shape[2] ** -0.5
 
 
 def test_a_standardised_head_gives_the_logits_of_a_plain_one(data):
