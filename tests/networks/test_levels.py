@@ -159,6 +159,30 @@ def test_statistics_are_at_least_in_float32(dtype):
     torch.testing.assert_close(mean, x.double().mean((2, 3))[:, None].to(precise))
 
 
+@every_backbone
+def test_layouts_and_precisions_agree(name, shake):
+    net = shake(make_net(name, n_branches=3))
+    x = torch.rand(4, 3, 33, 32)
+    with torch.no_grad():
+        maps, features = net.forward_stump(x)
+        read = net.pool_branches(maps, features)
+        net.to(memory_format=torch.channels_last)
+        last = net.pool_branches(
+            *net.forward_stump(x.contiguous(memory_format=torch.channels_last))
+        )
+        torch.testing.assert_close(last, read, atol=1e-5, rtol=1e-4)
+        one_by_one = torch.cat([net.pool_branches(*net.forward_stump(part)) for part in x.split(1)])
+        torch.testing.assert_close(one_by_one, read, atol=1e-5, rtol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            coarse = net.pool_branches(*net.forward_stump(x))
+        double = net.double()
+        exact = double.pool_branches(*double.forward_stump(x.double()))
+    assert coarse.dtype == torch.float32
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(read.double(), exact, atol=1e-5, rtol=1e-4)
+    assert (coarse - exact).norm() < 0.03 * exact.norm()
+
+
 def test_a_branch_can_be_taken_and_put_back():
     net = make_net("tiny_mobile", n_branches=3, split_at="conv2_x")
     for buffer in (net.head.center, net.head.factor):

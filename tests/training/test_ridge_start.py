@@ -176,13 +176,17 @@ def test_first_epoch_starts_from_a_smaller_loss(small, digits, trainable, sampli
     assert losses["ridge"] < losses["random"] - 0.2
 
 
-def test_partial_fit_starts_them_once(small, digits):
+@every_head
+def test_partial_fit_starts_them_once(small, digits, head_features):
     X, y = digits
-    clf = small(head_init="ridge", learning_rate=1e-9, weight_decay=0.0, trainable="head")
+    settings = {"learning_rate": 1e-9, "weight_decay": 0.0, "trainable": "head"}
+    clf = small(head_init="ridge", head_features=head_features, **settings)
     start = clf.partial_fit(X, y, classes=[0, 1, 2, 3]).module_.head.weight.clone()
+    buffers = [buffer.clone() for buffer in clf.module_.head.buffers()]
     assert clf.score(X, y) > 0.5
     clf.partial_fit(X[y < 2], y[y < 2])
     torch.testing.assert_close(clf.module_.head.weight, start)
+    assert all(map(torch.equal, clf.module_.head.buffers(), buffers))
 
 
 def test_network_predicts_before_its_first_step(small, digits):
