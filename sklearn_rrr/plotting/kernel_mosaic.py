@@ -23,7 +23,8 @@ class KernelMosaicDisplay(Display):
     Parameters
     ----------
     activations : ndarray of shape (C, n_images, h, w)
-        Activations of C kernels, at least 0.
+        Activations of C kernels, at least 0. Kernels without an activation function, the last ones
+        of an inverted residual block, have absolute values.
     scores : array-like of shape (C,) or None, default=None
         Relevance of the kernels, which are drawn in increasing order of it. None draws them by
         number.

@@ -12,11 +12,11 @@ from sklearn_rrr.pruning.removal import drop_blocks, removable_blocks
 class BlockPruner(BasePruner):
     """Remove the residual blocks without which the loss rises least: backward elimination.
 
-    The first block of each phase is never removed, since it changes the resolution and the number
-    of channels. At each step, blocks are ranked by the loss on the hold-out set without them; if
-    no images are held out, by the loss on the training images. A step removes at least one block,
-    so the last one may exceed `target`. Steps are skipped if an earlier one has reached their
-    share already.
+    Blocks that change the resolution or the number of channels, such as the first block of each
+    phase, are never removed. At each step, blocks are ranked by the loss on the hold-out set
+    without them; if no images are held out, by the loss on the training images. A step removes at
+    least one block, so the last one may exceed `target`. Steps are skipped if an earlier one has
+    reached their share already.
 
     Parameters
     ----------

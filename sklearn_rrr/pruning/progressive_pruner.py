@@ -37,8 +37,9 @@ class ProgressiveKernelPruner(CostPruner):
     A layer is a convolution with its norm. After the irrelevant kernels of a layer are removed,
     this layer, all layers before it and the next one, which reads its output, are retrained; later
     layers keep their weights and norm statistics. The shortcut of a block belongs to the block's
-    last convolution. The head is the last layer: it is retrained only if `streams` removes
-    channels that it reads.
+    last convolution. A depthwise convolution loses the channels of the layer before it, and is
+    retrained with it and the next one. The head is the last layer: it is retrained only if
+    `streams` removes channels that it reads.
 
     Parameters
     ----------
