@@ -93,8 +93,9 @@ class FineTuning(BaseEstimator):
         training, at least 1. The default is 10.
     companion : str or None, default=None
         Name of a small backbone, such as "synth50", whose reduced network is trained on the same
-        images as a second network that votes with the first, or "none". Networks that were
-        pre-trained on different images err differently. The default is "none".
+        images as a second network, or "none". Held-out images decide the weights of both
+        networks, and the companion is left out if it adds nothing. There is no companion for less
+        than 100 images, without epochs, or inside pruners and selectors. The default is "none".
 
     See Also
     --------

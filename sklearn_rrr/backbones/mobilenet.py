@@ -55,6 +55,7 @@ def make_mobilenet(name, rows, *, stem=32, last=1280, same=False, eps=1e-5, **op
     Returns
     -------
     backbone : Backbone
+        Backbone whose weights are drawn from torch's generator.
 
     Examples
     --------

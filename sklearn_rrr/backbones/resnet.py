@@ -42,6 +42,7 @@ def make_resnet(
     Returns
     -------
     backbone : Backbone
+        Backbone whose weights are drawn from torch's generator.
 
     References
     ----------

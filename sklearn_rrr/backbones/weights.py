@@ -47,12 +47,12 @@ FROM_TORCHVISION = {*TORCHVISION, "mobilenet_v2"}
 RANDOM = "weights=None starts from random weights."
 
 
-def load_backbone(name="synth50", weights="pretrained"):
+def load_backbone(name="efficientnet_lite0", weights="pretrained"):
     """Build a registered backbone and load its weights.
 
     Parameters
     ----------
-    name : str, default="synth50"
+    name : str, default="efficientnet_lite0"
         One of :func:`list_backbones`.
     weights : {"pretrained"}, str, path, dict or None, default="pretrained"
         "pretrained" means the bundled weights for "synth50"; for the EfficientNet-Lites the

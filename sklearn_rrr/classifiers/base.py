@@ -24,6 +24,7 @@ from sklearn_rrr.classifiers.prediction import PredictingMixin
 from sklearn_rrr.classifiers.reading import ReadingMixin
 from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.costs import count_parameters
+from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.devices import seeded
 from sklearn_rrr.training.loop import make_net, train
 
@@ -91,7 +92,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             If parameters, images or labels are invalid, before the first epoch; if the loss
             becomes NaN or infinite or the device runs out of memory, during training.
         """
-        return self._fit(partial(self._read_set, X, y, sample_weight))
+        return self._fit(partial(self._read_set, X, y, sample_weight), learn=self._learn_fully)
 
     def _fit_set(self, images, earlier=None):
         """Train on a LabelledSet that another estimator read.
@@ -100,17 +101,22 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         """
         return self._fit(partial(self._adopt_weighed, images), earlier)
 
-    def _fit(self, read, earlier=None):
+    def _fit(self, read, earlier=None, learn=None):
         """Train on the LabelledSet that `read` returns for the image size of the backbone."""
         self._check_parameters()
         self._forget()
+        self._is_inside = learn is None  # another estimator
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
             backbone = self._load_backbone()
             self._split_seed = seed if earlier is None else earlier._split_seed
             images = read(backbone.image_size)
-            self._learn(backbone, images, seed, earlier)
+            (learn or self._learn)(backbone, images, seed, earlier)
         return self
+
+    def _learn_fully(self, backbone, images, seed, earlier=None):
+        """Do what :meth:`fit` does with the images, but an estimator inside another does not."""
+        self._learn(backbone, images, seed, earlier)
 
     def _learn(self, backbone, images, seed, earlier=None):
         """Build the network and train it on a LabelledSet with its final weights."""
@@ -166,7 +172,13 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             The fitted estimator.
         """
         self._check_parameters()
+        self._is_inside = False
         first = not hasattr(self, "module_")
+        if not first and isinstance(self.module_, StackedNet):
+            raise ValueError(
+                "partial_fit cannot train a network with a companion. Fit with "
+                'fine_tuning=FineTuning(companion="none").'
+            )
         if first and classes is None:
             raise ValueError("`classes` must be passed at the first call to partial_fit.")
         if not first:
@@ -232,13 +244,13 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
                 "random ones. Pass `weights`, or use weights=None to silence this warning.",
                 stacklevel=5,
             )
-        recommended = self._recommend(backbone)
-        self._recommended = recommended if pretrained else recommended.from_scratch()
+        trained = backbone.fine_tuning
+        self._recommended = self._recommend(backbone) if pretrained else trained.from_scratch()
         self.fine_tuning_ = self._settle_tuning()
         return backbone, pretrained
 
     def _recommend(self, backbone):
-        """Return the settings that the backbone recommends; subclasses may distinguish networks."""
+        """Return the settings that a pre-trained backbone recommends for this network."""
         return backbone.fine_tuning
 
     def __sklearn_is_fitted__(self):

@@ -64,6 +64,9 @@ class LastLayerClassifier(BranchClassifier):
         tuning = super()._make_tuning(given)
         return replace(tuning, trainable=None) if given == "published" else tuning
 
+    def _recommend(self, backbone):
+        return FineTuning(head_features="last").fill(backbone.fine_tuning)
+
     def _settle_tuning(self):
         tuning = super()._settle_tuning()
         return replace(tuning, trainable=self._trains, **UNSPLIT)
@@ -108,7 +111,7 @@ class FineTuningClassifier(LastLayerClassifier):
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> clf = FineTuningClassifier(max_epochs=1, image_size=32, random_state=0)
     >>> clf.fit(X[:64] / 16, y[:64]).blocks_
-    (3, 4, 6, 3)
+    (2, 2, 5, 4)
     """
 
     _trains = "all"

@@ -5,6 +5,9 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
 
+from sklearn_rrr.images.labels import hold_out
+from sklearn_rrr.networks.stacked_net import Resize
+
 HELD_OUT = 0.2  # fraction of the images that decides the weights
 FEWEST = 100  # images for a companion; fewer held-out ones say little
 LARGEST = 5.0  # weight
@@ -63,6 +66,42 @@ def stack(first, second, labels, weights):
     return tuple(map(float, both.x))
 
 
-def is_worth_trying(labels, n_classes):
-    """Tell whether there are enough images to train a companion and to weigh it."""
-    return len(labels) >= FEWEST and np.bincount(labels, minlength=n_classes).min() >= 2
+def has_enough(images):
+    """Tell whether a LabelledSet is large enough to train a companion and to weigh it."""
+    counts = np.bincount(images.labels.numpy(), minlength=len(images.classes))
+    return len(images) >= FEWEST and counts.min() >= 2
+
+
+def train_companion(classifier, companion, images, seed):
+    """Train a companion on most images, and weigh it on the others.
+
+    Parameters
+    ----------
+    classifier, companion : RRRNetClassifier
+        Unfitted classifiers; both are fitted to most of the images.
+    images : LabelledSet
+        Images in the size that `classifier` uses.
+    seed : int
+        Seed of the split.
+
+    Returns
+    -------
+    stacked : tuple of (RRRNetClassifier, tuple) or None
+        The companion and the factors of :func:`stack`; None if the companion adds nothing.
+    """
+    parts = hold_out(images.labels.numpy(), HELD_OUT, seed)
+    logits = []
+    for estimator in (classifier, companion):
+        size = images.image_size if estimator is classifier else companion.image_size
+        used, rest = (_resize(images.subset(part), size) for part in parts)
+        probabilities = estimator._fit_set(used).predict_proba(rest)
+        logits.append(torch.from_numpy(probabilities).clamp(min=1e-12).log())
+    factors = stack(*logits, rest.labels, rest.weights)
+    return None if factors is None else (companion, factors)
+
+
+def _resize(images, size):
+    """Return a LabelledSet in another size."""
+    if size == images.image_size:
+        return images
+    return images.resize(size, Resize(images.image_size, size))

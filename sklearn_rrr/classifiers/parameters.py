@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_rrr._validation import check_choice, check_int, check_real, resolve_device
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS, NONE, FineTuning
+from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.images.augmentation import GEOMETRIC, PaperAugmentation, PerImage
 from sklearn_rrr.images.decoding import MAX_IMAGE_PIXELS
 from sklearn_rrr.images.layout import SMALLEST_PICTURE
@@ -151,8 +152,18 @@ class ClassifierParameters(BaseEstimator):
         """Return `max_epochs`, or the epochs of ``fine_tuning_.steps`` steps, within [10, 300]."""
         if self.max_epochs is not None or not self.fine_tuning_.steps:
             return self.max_epochs or 0
-        epochs = np.ceil(self.fine_tuning_.steps * self.batch_size / n_images)
-        return int(np.clip(epochs, 10, 300))
+        return self._count_epochs(self.fine_tuning_.steps, n_images)
+
+    def _count_epochs(self, steps, n_images):
+        return int(np.clip(np.ceil(steps * self.batch_size / n_images), 10, 300))
+
+    def _count_training_epochs(self, n_images):
+        """Return the epochs of a fit, or those that the backbone recommends if a fit has none."""
+        if epochs := self._resolve_epochs(n_images):
+            return epochs
+        with torch.device("meta"):
+            recommended = make_backbone(self.backbone).fine_tuning.fill(DEFAULTS)
+        return self._count_epochs(recommended.steps, n_images)
 
     def _resolve_warmup(self, tuning, n_images):
         """Return the set number of epochs, or as many as show 4,000 images, as in the paper."""

@@ -1,7 +1,6 @@
 """RRRNetClassifier: RRR-Net (Sun et al. 2023, arXiv:2310.01157) behind scikit-learn's API."""
 
-from dataclasses import KW_ONLY, dataclass
-from numbers import Integral
+from dataclasses import KW_ONLY, dataclass, replace
 
 import pandas as pd
 import torch
@@ -9,16 +8,14 @@ from sklearn.base import clone
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int
 from sklearn_rrr.backbones.backbone import PHASES
-from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.classifiers.base import BaseImageClassifier
-from sklearn_rrr.classifiers.companion import HELD_OUT, is_worth_trying, stack
+from sklearn_rrr.classifiers.companion import has_enough, train_companion
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy, make_strategy
-from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
 from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.networks.rrr_net import RRRNet
-from sklearn_rrr.networks.stacked_net import Resize, StackedNet
+from sklearn_rrr.networks.stacked_net import StackedNet
 
 
 @dataclass(eq=False, repr=False)
@@ -53,86 +50,6 @@ class BranchClassifier(BaseImageClassifier):
         self._is_whole = self._network_form()["n_branches"] == 1 and self.blocks_ == backbone.depths
         return backbone
 
-    def _recommend(self, backbone):
-        form, trainable = self._network_form(), self._given_tuning().trainable
-        as_it_is = form["blocks"] is None and form["n_branches"] == 1
-        as_it_is = as_it_is and trainable in (None, "head")
-        return backbone.fine_tuning_whole if as_it_is else backbone.fine_tuning
-
-    def _adapts_norms(self):
-        """Tell whether frozen norms are adapted: always, except in the paper's model [A].
-
-        Model [A] is the whole pre-trained backbone, of which only the head is trained.
-        """
-        return not (self._is_pretrained and self.trainable_ == "head" and self._is_whole)
-
-    def _check_blocks(self, backbone):
-        blocks = self._network_form()["blocks"]
-        if blocks is None:
-            return backbone.depths
-        valid = isinstance(blocks, (tuple, list)) and len(blocks) == 4
-        pairs = zip(blocks, backbone.depths, strict=True) if valid else ()
-        if not valid or any(
-            isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= n <= depth
-            for n, depth in pairs
-        ):
-            raise ValueError(
-                "`blocks` must be 4 ints from (1, 1, 1, 1) to "
-                f"{backbone.depths} for the backbone {self.backbone!r}; got {blocks!r}. "
-                "Use None to keep all blocks."
-            )
-        return tuple(map(int, blocks))
-
-    def _learn(self, backbone, images, seed, earlier=None):
-        name = self.fine_tuning_.companion
-        labels = images.labels.numpy()
-        asked = name != "none" and self.max_epochs != 0 and earlier is None
-        stacked = None
-        if asked and is_worth_trying(labels, len(self.classes_)):
-            stacked = self._train_companion(name, images, seed)
-        super()._learn(backbone, images, seed, earlier)
-        if stacked is not None:
-            self._stack(*stacked)
-
-    def _train_companion(self, name, images, seed):
-        """Train a companion on most images, and choose its weight on the others.
-
-        Returns
-        -------
-        stacked : tuple or None
-            The fitted companion and the factors on both logits; None if the companion adds nothing.
-        """
-        part, rest = map(images.subset, hold_out(images.labels.numpy(), HELD_OUT, seed))
-        alone = {"random_state": seed, "validation_fraction": None, "early_stopping": False}
-        trial = clone(self).set_params(fine_tuning__companion="none", **alone)
-        shared = ("max_epochs", "batch_size", "class_weight", "device", "precision", "verbose")
-        companion = RRRNetClassifier(
-            name,
-            blocks=(1, 1, 1, 1),
-            n_branches=1,
-            fine_tuning=FineTuning(companion="none"),
-            image_size=min(images.image_size, make_backbone(name).image_size),
-            **{key: getattr(self, key) for key in shared},
-            **alone,
-        )
-        logits = []
-        for classifier in (trial, companion):
-            fitted = classifier._fit_set(_resize(part, classifier.image_size or part.image_size))
-            read = _resize(rest, fitted.image_size_)
-            logits.append(torch.from_numpy(fitted.predict_proba(read)).clamp(min=1e-12).log())
-        factors = stack(*logits, rest.labels, rest.weights)
-        return None if factors is None else (companion, factors)
-
-    def _stack(self, companion, factors):
-        """Make the companion a part of the network."""
-        sizes = self.image_size_, companion.image_size_
-        self.module_ = StackedNet(self.module_, companion.module_, *sizes, factors).eval()
-        self.n_parameters_ = count_parameters(self.module_)
-        parts = {self.backbone: self.history_, companion.backbone: companion.history_}
-        self.history_ = pd.concat(
-            [rows.assign(network=name) for name, rows in parts.items() if len(rows)]
-        )
-
     def _make_module(self, backbone):
         form, tuning = self._network_form(), self.fine_tuning_
         # Model [C] of the paper is unsplit, but has fresh norms after its frozen stump.
@@ -150,13 +67,6 @@ class BranchClassifier(BaseImageClassifier):
         )
         self.width_offset_, self.branch_planes_ = module.width_offset, module.branch_planes
         return module.freeze(tuning.trainable)
-
-
-def _resize(images, size):
-    """Return a LabelledSet in another size."""
-    if size == images.image_size:
-        return images
-    return images.resize(size, Resize(images.image_size, size))
 
 
 @dataclass(eq=False, repr=False)
@@ -263,6 +173,8 @@ class RRRNetClassifier(BranchClassifier):
         Resolved training settings: no field is None.
     trainable_ : {"head", "branches", "all"}
         Part of the network that was trained.
+    stacking_weights_ : tuple of (float, float)
+        Factors on the logits of the network and its companion; (1, 0) without a companion.
     history_ : pandas.DataFrame
         One row per epoch: epoch, dur (in seconds), learning_rate (of the first step), train_loss
         (mean over branches) and, with a validation set, valid_loss and valid_acc. With "snapshot"
@@ -328,6 +240,46 @@ class RRRNetClassifier(BranchClassifier):
                 f'`ensemble`={self.ensemble!r}; use "naive" or "bagging".'
             )
         super()._check_parameters()
+
+    def _recommend(self, backbone):
+        """Distinguish a network that is used as it is; others, and those inside, are trained."""
+        as_it_is = self.blocks is None and self.n_branches == 1 and not self._is_inside
+        as_it_is = as_it_is and self._given_tuning().trainable in (None, "head")
+        return backbone.fine_tuning_whole if as_it_is else backbone.fine_tuning
+
+    def _learn_fully(self, backbone, images, seed, earlier=None):
+        name, stacked = self.fine_tuning_.companion, None
+        used, _ = self._hold_out(images, self._split_seed)
+        if name != "none" and self.max_epochs != 0 and has_enough(used):
+            companion = self._make_companion(name, images.image_size, seed)
+            alone = {"validation_fraction": None, "early_stopping": False, "random_state": seed}
+            trial = clone(self).set_params(fine_tuning=replace(self.fine_tuning_), **alone)
+            stacked = train_companion(trial, companion, used, seed)
+        self._learn(backbone, images, seed, earlier)
+        self.stacking_weights_ = (1.0, 0.0)
+        if stacked is not None:
+            self._stack(*stacked)
+
+    def _make_companion(self, name, image_size, seed):
+        """Return an unfitted classifier of a companion's reduced, unsplit network."""
+        shared = ("max_epochs", "batch_size", "class_weight", "device", "precision", "verbose")
+        return RRRNetClassifier(
+            name,
+            blocks=(1, 1, 1, 1),
+            image_size=min(image_size, make_backbone(name).image_size),
+            random_state=seed,
+            **{key: getattr(self, key) for key in shared},
+        )
+
+    def _stack(self, companion, weights):
+        """Make a fitted companion a part of the network."""
+        sizes = self.image_size_, companion.image_size_
+        self.module_ = StackedNet(self.module_, companion.module_, *sizes, weights).eval()
+        self.stacking_weights_ = weights
+        self.n_parameters_ = count_parameters(self.module_)
+        parts = {self.backbone: self.history_, companion.backbone: companion.history_}
+        rows = [table.assign(network=name) for name, table in parts.items() if len(table)]
+        self.history_ = pd.concat(rows, ignore_index=True)
 
     def _grow(self, blocks, images, random_state=None):
         """Fit a copy with other blocks to a LabelledSet, starting from the weights of this one.

@@ -28,6 +28,7 @@ from sklearn_rrr.nettailor.tailored_net import TailoredNet
 from sklearn_rrr.networks.costs import count_macs, count_parameters
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.loop import train
 
 # Section 4.1 and the authors' settings, for any backbone. The authors fine-tune the teacher by SGD
@@ -173,6 +174,7 @@ class NetTailorClassifier(BaseImageClassifier):
     """
 
     _tuning_type = TailoringFineTuning
+    _tuning_names = ("published",)
 
     _: KW_ONLY
     teacher: BaseEstimator | None = None
@@ -342,6 +344,11 @@ class NetTailorClassifier(BaseImageClassifier):
 
     def _check_teacher(self, teacher, module, backbone):
         """Check that the teacher's network has the same nodes, classes and size as the student."""
+        if isinstance(module, StackedNet):
+            raise ValueError(
+                "`teacher` must have a single network; got a classifier with a companion. Fit it "
+                "with fine_tuning=FineTuning(companion='none')."
+            )
         whole = (backbone.name, backbone.depths, 1, backbone.planes[-len(module.branch_planes) :])
         given = (module.backbone_name, module.blocks, module.n_branches, module.branch_planes)
         if given != whole or module.is_reduced:

@@ -78,7 +78,7 @@ class ImageNetwork(nn.Module):
         return self
 
     def first_output_bytes(self, image_size):
-        """Return the bytes of an image's largest activation, the first layer's, in float32."""
+        """Return the bytes of the first convolution's output for one image, in float32."""
         layer = next(m for m in self.stump.modules() if isinstance(m, nn.Conv2d))
         return 4 * layer.out_channels * math.ceil(image_size / layer.stride[0]) ** 2
 

@@ -129,7 +129,8 @@ default="leave_one_out"
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import ProgressiveKernelPruner, RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, image_size=32, random_state=0)
+    >>> form = {"blocks": (1, 1, 1, 1), "n_branches": 2, "image_size": 32}
+    >>> clf = RRRNetClassifier("synth50", max_epochs=2, random_state=0, **form)
     >>> pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.25, epochs_per_step=1)
     >>> table = pruner.fit(X[:64] / 16, y[:64]).results_
     >>> table.layer.tolist()[:3]
