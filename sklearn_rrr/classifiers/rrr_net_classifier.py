@@ -1,6 +1,7 @@
 """RRRNetClassifier: RRR-Net (Sun et al. 2023, arXiv:2310.01157) behind scikit-learn's API."""
 
 from dataclasses import KW_ONLY, dataclass, replace
+from numbers import Integral
 
 import pandas as pd
 import torch
@@ -49,6 +50,30 @@ class BranchClassifier(BaseImageClassifier):
         self.trainable_ = self.fine_tuning_.trainable
         self._is_whole = self._network_form()["n_branches"] == 1 and self.blocks_ == backbone.depths
         return backbone
+
+    def _adapts_norms(self):
+        """Tell whether frozen norms are adapted: always, except in the paper's model [A].
+
+        Model [A] is the whole pre-trained backbone, of which only the head is trained.
+        """
+        return not (self._is_pretrained and self.trainable_ == "head" and self._is_whole)
+
+    def _check_blocks(self, backbone):
+        blocks = self._network_form()["blocks"]
+        if blocks is None:
+            return backbone.depths
+        valid = isinstance(blocks, (tuple, list)) and len(blocks) == 4
+        pairs = zip(blocks, backbone.depths, strict=True) if valid else ()
+        if not valid or any(
+            isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= n <= depth
+            for n, depth in pairs
+        ):
+            raise ValueError(
+                "`blocks` must be 4 ints from (1, 1, 1, 1) to "
+                f"{backbone.depths} for the backbone {self.backbone!r}; got {blocks!r}. "
+                "Use None to keep all blocks."
+            )
+        return tuple(map(int, blocks))
 
     def _make_module(self, backbone):
         form, tuning = self._network_form(), self.fine_tuning_
