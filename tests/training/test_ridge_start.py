@@ -132,15 +132,13 @@ def test_a_fit_without_epochs_is_a_ridge_on_frozen_features(
 @every_head
 @pytest.mark.parametrize("trainable", ["head", "branches"])
 @pytest.mark.parametrize("sampling", ["shared", "independent"])
-@pytest.mark.parametrize("backbone", ["tiny", "tiny_mobile"])
-def test_cached_features_give_the_same_network(
-    small, digits, head_features, trainable, sampling, backbone
-):
+def test_cached_features_give_the_same_network(small, digits, head_features, trainable, sampling):
+    X, y = (part[:60] for part in digits)
     settings = {"trainable": trainable, "sampling": sampling, "head_features": head_features}
-    settings |= {"backbone": backbone, "head_init": "ridge", "max_epochs": 3, "image_size": 24}
+    settings |= {"backbone": "tiny_mobile", "image_size": 24, "head_init": "ridge"}
     settings["optimizer"] = "sgd"  # AdamW would enlarge the rounding of gradients that are zero
     states = [
-        small(cache_features=cached, **settings).fit(*digits).module_.state_dict()
+        small(cache_features=cached, **settings).fit(X, y).module_.state_dict()
         for cached in (True, False)
     ]
     for key, value in states[0].items():
