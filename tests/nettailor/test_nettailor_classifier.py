@@ -34,6 +34,7 @@ from sklearn_rrr.nettailor import nettailor_classifier
 from sklearn_rrr.nettailor.nettailor_classifier import PUBLISHED
 from sklearn_rrr.nettailor.paths import BLOCK
 from sklearn_rrr.nettailor.penalty import TailoringPenalty, residual_blocks
+from sklearn_rrr.networks.stacked_net import StackedNet
 
 SMALL = {"backbone": "tiny", "max_epochs": 1, "batch_size": 16}
 SMALL |= {"precision": "fp32", "random_state": 0, "tolerance": 1.0}
@@ -447,6 +448,16 @@ def test_teacher_may_read_all_blocks(digits, small, backbone):
     clf.fit(*digits)
     assert clf.teacher_ is teacher
     assert clf.module_.head.center is None
+
+
+def test_teacher_with_a_companion_is_refused(small, digits):
+    teacher = small(blocks=None, n_branches=1, max_epochs=1).fit(*digits)
+    module = teacher.module_
+    teacher.module_ = StackedNet(module, module, 16, 16)
+    settings = SMALL | {"weights": None, "n_removed": 2}
+    clf = NetTailorClassifier(**settings, teacher=FrozenEstimator(teacher), fine_tuning=PLAIN)
+    with pytest.raises(ValueError, match=r"`teacher` must have a single network; got a .*comp"):
+        clf.fit(*digits)
 
 
 def test_basic_blocks_and_strings(digits):
