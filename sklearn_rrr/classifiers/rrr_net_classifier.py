@@ -273,28 +273,29 @@ class RRRNetClassifier(BranchClassifier):
         return backbone.fine_tuning_whole if as_it_is else backbone.fine_tuning
 
     def _learn_fully(self, backbone, images, seed, earlier=None):
-        name, stacked = self.fine_tuning_.companion, None
-        used, _ = self._hold_out(images, self._split_seed)
-        if name != "none" and self.max_epochs != 0 and has_enough(used):
-            companion = self._make_companion(name, images.image_size, seed)
-            alone = {"validation_fraction": None, "early_stopping": False, "random_state": seed}
-            trial = clone(self).set_params(fine_tuning=replace(self.fine_tuning_), **alone)
-            stacked = train_companion(trial, companion, used, seed)
+        stacked = None
+        if self.fine_tuning_.companion != "none" and self.max_epochs != 0:
+            used, _ = self._hold_out(images, self._split_seed)
+            stacked = self._try_companion(used, seed) if has_enough(used) else None
         self._learn(backbone, images, seed, earlier)
         self.stacking_weights_ = (1.0, 0.0)
         if stacked is not None:
             self._stack(*stacked)
 
-    def _make_companion(self, name, image_size, seed):
-        """Return an unfitted classifier of a companion's reduced, unsplit network."""
+    def _try_companion(self, images, seed):
+        """Return the fitted companion and the weights of both networks, or None."""
+        name = self.fine_tuning_.companion
         shared = ("max_epochs", "batch_size", "class_weight", "device", "precision", "verbose")
-        return RRRNetClassifier(
+        companion = RRRNetClassifier(
             name,
             blocks=(1, 1, 1, 1),
-            image_size=min(image_size, make_backbone(name).image_size),
+            image_size=min(images.image_size, make_backbone(name).image_size),
             random_state=seed,
             **{key: getattr(self, key) for key in shared},
         )
+        alone = {"validation_fraction": None, "early_stopping": False, "random_state": seed}
+        trial = clone(self).set_params(fine_tuning=replace(self.fine_tuning_), **alone)
+        return train_companion(trial, companion, images, seed)
 
     def _stack(self, companion, weights):
         """Make a fitted companion a part of the network."""

@@ -265,7 +265,7 @@ def test_the_papers_epochs():
         ("trainable", "stump", "`trainable` must be one of 'head', 'branches', 'all'"),
         ("width_offset", 100, "`width_offset`=100 would leave the branches of 'tiny' without"),
         ("dropout", 1.0, r"`dropout` must be a number in \[0, 0.99\]; got 1.0"),
-        ("max_epochs", 0, "`max_epochs` must be an int of at least 1; got 0"),
+        ("max_epochs", -1, "`max_epochs` must be an int of at least 0; got -1"),
         ("batch_size", 1, "`batch_size` must be an int of at least 2; got 1. Batch norm"),
         ("learning_rate", 0, r"`learning_rate` must be a number in \(0, inf\); got 0"),
         ("lr_schedule", "step", "`lr_schedule` must be one of 'constant', 'linear', 'c"),
