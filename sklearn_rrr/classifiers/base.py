@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from sklearn.base import ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -41,6 +42,21 @@ def _trains_on(estimator):
             'partial_fit; use "naive" or "bagging".'
         )
     return True
+
+
+def _warn_of_falling_loss(losses):
+    """Warn if the training losses of the epochs fell by a quarter in the last quarter of them."""
+    quarter = len(losses) // 4
+    if not quarter:
+        return
+    before, last = losses[-2 * quarter : -quarter].mean(), losses[-quarter:].mean()
+    if 0.1 * losses[0] < last < 0.75 * before:
+        warnings.warn(
+            f"The training loss was still falling, from {before:.2f} to {last:.2f} in the last "
+            f"quarter of {len(losses)} epochs; a larger `max_epochs` may improve the accuracy.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
 
 
 @dataclass(eq=False, repr=False)
@@ -133,6 +149,8 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         images = self._weigh(images, module, self._split_seed)
         self._net = self._strategy().train(module, images, validation, settings)
         self._finish(module, settings)
+        if self.max_epochs is None and settings.patience is None:
+            _warn_of_falling_loss(self.history_.train_loss.to_numpy())
 
     def _train_on(self, images, settings, **hooks):
         """Continue training `module_` on a LabelledSet, all branches at once.

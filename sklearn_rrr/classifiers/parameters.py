@@ -17,6 +17,8 @@ from sklearn_rrr.images.layout import SMALLEST_PICTURE
 from sklearn_rrr.training.devices import use_bf16
 from sklearn_rrr.training.settings import PRECISIONS, Settings
 
+MANY = 4000  # images, above which each is shown less often
+
 
 @dataclass(eq=False, repr=False)
 class ClassifierParameters(BaseEstimator):
@@ -149,13 +151,12 @@ class ClassifierParameters(BaseEstimator):
         return min(ema if isinstance(ema, Integral) else round(ema * max_epochs), max_epochs)
 
     def _resolve_epochs(self, n_images):
-        """Return `max_epochs`, or the epochs of ``fine_tuning_.steps`` steps, within [10, 300]."""
+        """Return `max_epochs`, or the epochs of ``fine_tuning_.steps`` steps."""
         if self.max_epochs is not None or not self.fine_tuning_.steps:
             return self.max_epochs or 0
+        if self._given_tuning().steps is not None:
+            return int(np.ceil(self.fine_tuning_.steps * self.batch_size / n_images))
         return self._count_epochs(self.fine_tuning_.steps, n_images)
-
-    def _count_epochs(self, steps, n_images):
-        return int(np.clip(np.ceil(steps * self.batch_size / n_images), 10, 300))
 
     def _count_training_epochs(self, n_images):
         """Return the epochs of a fit, or those that the backbone recommends if a fit has none."""
@@ -164,6 +165,15 @@ class ClassifierParameters(BaseEstimator):
         with torch.device("meta"):
             recommended = make_backbone(self.backbone).fine_tuning.fill(DEFAULTS)
         return self._count_epochs(recommended.steps, n_images)
+
+    def _count_epochs(self, steps, n_images):
+        """Return the epochs of the recommended steps, or more if there are many images.
+
+        Each image is shown 25 times, or less often above MANY images: the number of images shown
+        then grows with the square root of theirs, but not below 5 times.
+        """
+        fewest = np.clip(25 * np.sqrt(MANY / n_images), 5, 25)
+        return int(np.clip(np.ceil(steps * self.batch_size / n_images), np.ceil(fewest), 300))
 
     def _resolve_warmup(self, tuning, n_images):
         """Return the set number of epochs, or as many as show 4,000 images, as in the paper."""
