@@ -67,6 +67,8 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
     ``_check_parameters()`` and ``_settle_tuning()`` for the parameters that it adds or fixes.
     """
 
+    _is_inside = True  # another estimator, which fits through `_fit_set`
+
     def _load_backbone(self):
         """Return the backbone; set the attributes that describe the network, and `trainable_`."""
         raise NotImplementedError

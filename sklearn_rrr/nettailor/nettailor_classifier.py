@@ -314,7 +314,6 @@ class NetTailorClassifier(BaseImageClassifier):
         if self.teacher is not None and teacher.random_state is not None:
             seed = teacher._draw_seed()
         teacher._check_parameters()
-        teacher._is_inside = True
         loaded = teacher._load_backbone()
         # The default teacher shares the backbone, so that random weights are drawn only once.
         source = backbone if self.teacher is None else loaded
