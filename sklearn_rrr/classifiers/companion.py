@@ -11,7 +11,7 @@ from sklearn_rrr.networks.stacked_net import Resize
 HELD_OUT = 0.2  # fraction of the images that decides the weights
 FEWEST = 100  # images for a companion; fewer held-out ones say little
 LARGEST = 5.0  # weight
-PRIOR = 1e-3  # strength of the pull towards equal weights
+PRIOR = 4.0  # strength of the pull towards equal weights, beside the log-likelihood
 GAIN = 1.0  # log-likelihood that the companion's weight must add, Akaike's criterion
 
 
@@ -46,24 +46,29 @@ def stack(first, second, labels, weights):
     >>> stack(good, useless, labels, torch.ones(40)) is None
     True
     """
-    first, second = first.double().log_softmax(1), second.double().log_softmax(1)
+    logits = torch.stack([first.double().log_softmax(1), second.double().log_softmax(1)])
     share, n = weights.double() / weights.sum(), len(labels)
 
-    def fit(second):
-        def loss(factors):
-            factors = torch.tensor(factors, dtype=torch.double, requires_grad=True)
-            logits = factors[0] * first + factors[1] * second
-            losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=1 / (n + 1))
-            value = share @ losses + PRIOR * (factors - 0.5).square().sum()
-            (slope,) = torch.autograd.grad(value, factors)
-            return value.item(), slope.numpy()
+    def compute_loss(factors):
+        mixed = torch.einsum("m,mnk->nk", factors, logits)
+        return share @ F.cross_entropy(mixed, labels, reduction="none", label_smoothing=1 / (n + 1))
 
-        return minimize(loss, [0.5, 0.5], jac=True, bounds=[(0, LARGEST)] * 2, method="L-BFGS-B")
+    def objective(values, prior):
+        factors = torch.tensor(values, dtype=torch.double, requires_grad=True)
+        pull = (factors - torch.tensor(prior, dtype=torch.double)).square().sum()
+        value = compute_loss(factors) + PRIOR / n * pull
+        (slope,) = torch.autograd.grad(value, factors)
+        return value.item(), slope.numpy()
 
-    alone, both = fit(torch.zeros_like(second)), fit(second)
-    if n * (alone.fun - both.fun) < GAIN:
+    def fit(prior, bounds):
+        found = minimize(objective, prior, prior, jac=True, bounds=bounds, method="L-BFGS-B")
+        return found.x, compute_loss(torch.tensor(found.x)).item()
+
+    _, alone = fit([1.0, 0.0], [(0, LARGEST), (0, 0)])
+    factors, both = fit([0.5, 0.5], [(0, LARGEST), (0, LARGEST)])
+    if n * (alone - both) < GAIN:
         return None
-    return tuple(map(float, both.x))
+    return tuple(map(float, factors))
 
 
 def has_enough(images):
