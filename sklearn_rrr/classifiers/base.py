@@ -77,6 +77,14 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         """Return the network to train, with its frozen parts."""
         raise NotImplementedError
 
+    def _load_backbone_of_user(self):
+        """Do what ``_load_backbone`` does, where no other estimator trains this one."""
+        self._is_inside = False
+        try:
+            return self._load_backbone()
+        finally:
+            del self._is_inside
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -123,10 +131,9 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         """Train on the LabelledSet that `read` returns for the image size of the backbone."""
         self._check_parameters()
         self._forget()
-        self._is_inside = learn is None  # another estimator
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
-            backbone = self._load_backbone()
+            backbone = self._load_backbone_of_user() if learn else self._load_backbone()
             self._split_seed = seed if earlier is None else earlier._split_seed
             images = read(backbone.image_size)
             (learn or self._learn)(backbone, images, seed, earlier)
@@ -192,7 +199,6 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             The fitted estimator.
         """
         self._check_parameters()
-        self._is_inside = False
         first = not hasattr(self, "module_")
         if not first and isinstance(self.module_, StackedNet):
             raise ValueError(
@@ -215,7 +221,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             )
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
-            backbone = self._load_backbone() if first else None
+            backbone = self._load_backbone_of_user() if first else None
             size = backbone.image_size if first else None
             images = self._read_set(X, y, sample_weight, size, classes)
             if first:

@@ -144,9 +144,10 @@ class RRRNetClassifier(BranchClassifier):
         seconds. A search reaches the fields as ``fine_tuning__learning_rate`` and so on.
     max_epochs : int or None, default=None
         Number of passes over the training images. None uses as many as ``fine_tuning.steps``
-        require. If the backbone recommends the steps, there are at least 25 passes, fewer above
-        4,000 images (5 for 100,000), and at most 300. With 0, the network keeps its initial
-        weights, and the heads are computed in closed form unless ``fine_tuning.head_init`` is set.
+        require. If the backbone recommends the steps, there are at most 300 passes and at least one
+        for 20 steps, up to 25; fewer above 4,000 images, but at least 5. With 0, the network keeps
+        its initial weights, and the heads are computed in closed form unless
+        ``fine_tuning.head_init`` is set.
     batch_size : int, default=32
         Number of images per training step, at least 2.
     class_weight : dict, "balanced" or None, default=None
