@@ -67,23 +67,13 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
     ``_check_parameters()`` and ``_settle_tuning()`` for the parameters that it adds or fixes.
     """
 
-    _is_inside = True  # another estimator, which fits through `_fit_set`
-
-    def _load_backbone(self):
+    def _load_backbone(self, is_inside=False):
         """Return the backbone; set the attributes that describe the network, and `trainable_`."""
         raise NotImplementedError
 
     def _make_module(self, backbone):
         """Return the network to train, with its frozen parts."""
         raise NotImplementedError
-
-    def _load_backbone_of_user(self):
-        """Do what ``_load_backbone`` does, where no other estimator trains this one."""
-        self._is_inside = False
-        try:
-            return self._load_backbone()
-        finally:
-            del self._is_inside
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -118,7 +108,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             If parameters, images or labels are invalid, before the first epoch; if the loss
             becomes NaN or infinite or the device runs out of memory, during training.
         """
-        return self._fit(partial(self._read_set, X, y, sample_weight), learn=self._learn_fully)
+        return self._fit(partial(self._read_set, X, y, sample_weight), is_inside=False)
 
     def _fit_set(self, images, earlier=None):
         """Train on a LabelledSet that another estimator read.
@@ -127,16 +117,20 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         """
         return self._fit(partial(self._adopt_weighed, images), earlier)
 
-    def _fit(self, read, earlier=None, learn=None):
-        """Train on the LabelledSet that `read` returns for the image size of the backbone."""
+    def _fit(self, read, earlier=None, is_inside=True):
+        """Train on the LabelledSet that `read` returns for the image size of the backbone.
+
+        `is_inside`: whether another estimator trains this one.
+        """
         self._check_parameters()
         self._forget()
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
-            backbone = self._load_backbone_of_user() if learn else self._load_backbone()
+            backbone = self._load_backbone(is_inside)
             self._split_seed = seed if earlier is None else earlier._split_seed
             images = read(backbone.image_size)
-            (learn or self._learn)(backbone, images, seed, earlier)
+            learn = self._learn if is_inside else self._learn_fully
+            learn(backbone, images, seed, earlier)
         return self
 
     def _learn_fully(self, backbone, images, seed, earlier=None):
@@ -221,7 +215,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             )
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
-            backbone = self._load_backbone_of_user() if first else None
+            backbone = self._load_backbone() if first else None
             size = backbone.image_size if first else None
             images = self._read_set(X, y, sample_weight, size, classes)
             if first:
@@ -258,10 +252,11 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
 
     def _forget(self):
         """Delete an earlier fit, so that a failed fit leaves the estimator unfitted."""
-        for name in ("module_", "_net", "_folded", "_settings_used", "history_"):
+        fitted = ("module_", "_net", "_folded", "_settings_used", "history_", "stacking_weights_")
+        for name in fitted:
             self.__dict__.pop(name, None)
 
-    def _load_pretrained(self):
+    def _load_pretrained(self, is_inside=False):
         """Return the backbone and whether it is pre-trained; set `fine_tuning_`."""
         backbone, pretrained = load_backbone(self.backbone, self.weights)
         if self.weights == "pretrained" and not pretrained:
@@ -271,12 +266,16 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
                 stacklevel=5,
             )
         trained = backbone.fine_tuning
-        self._recommended = self._recommend(backbone) if pretrained else trained.from_scratch()
+        recommended = self._recommend(backbone, is_inside) if pretrained else trained.from_scratch()
+        self._recommended = recommended
         self.fine_tuning_ = self._settle_tuning()
         return backbone, pretrained
 
-    def _recommend(self, backbone):
-        """Return the settings that a pre-trained backbone recommends for this network."""
+    def _recommend(self, backbone, is_inside):
+        """Return the settings that a pre-trained backbone recommends for this network.
+
+        `is_inside`: whether another estimator trains this one.
+        """
         return backbone.fine_tuning
 
     def __sklearn_is_fitted__(self):

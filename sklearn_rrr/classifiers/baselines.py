@@ -15,7 +15,7 @@ from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetC
 # Section 4.2 and appendix C, for any backbone.
 PUBLISHED = {"fine_tuning": "published", "batch_size": 32, "max_epochs": 300, "image_size": 128}
 # Fixed fields: an unsplit network with the backbone's kernels and norms does not use them.
-UNSPLIT = {"split": "paper", "sampling": "shared"}
+UNSPLIT = {"split": "paper", "sampling": "shared", "companion": "none"}
 
 
 @dataclass(eq=False, repr=False)
@@ -27,8 +27,8 @@ class LastLayerClassifier(BranchClassifier):
     backbone, weights : optional
         Pre-trained network. :class:`RRRNetClassifier` documents this and all other parameters.
     fine_tuning, max_epochs, batch_size, class_weight : optional
-        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use `split`
-        and `sampling`.
+        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use
+        `split`, `sampling` and `companion`.
     validation_fraction, early_stopping : optional
         Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
@@ -64,7 +64,7 @@ class LastLayerClassifier(BranchClassifier):
         tuning = super()._make_tuning(given)
         return replace(tuning, trainable=None) if given == "published" else tuning
 
-    def _recommend(self, backbone):
+    def _recommend(self, backbone, is_inside):
         return FineTuning(head_features="last").fill(backbone.fine_tuning)
 
     def _settle_tuning(self):
@@ -91,8 +91,8 @@ class FineTuningClassifier(LastLayerClassifier):
     backbone, weights : optional
         Pre-trained network. :class:`RRRNetClassifier` documents this and all other parameters.
     fine_tuning, max_epochs, batch_size, class_weight : optional
-        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use `split`
-        and `sampling`.
+        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use
+        `split`, `sampling` and `companion`.
     validation_fraction, early_stopping : optional
         Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional

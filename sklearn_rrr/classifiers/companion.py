@@ -1,4 +1,7 @@
-"""Companion: a second, small network whose weight in the vote held-out images decide."""
+"""Companion: a second, small network, whose weight held-out images decide."""
+
+import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,8 +23,10 @@ def stack(first, second, labels, weights):
 
     Parameters
     ----------
-    first, second : Tensor of shape (n, K)
-        Logits of held-out images.
+    first : Tensor of shape (n, M, K)
+        Logits of the M branches of a network for held-out images.
+    second : Tensor of shape (n, 1, K)
+        Logits of its companion.
     labels : Tensor of shape (n,)
         Indices of classes.
     weights : Tensor of shape (n,)
@@ -43,15 +48,18 @@ def stack(first, second, labels, weights):
     >>> from sklearn_rrr.classifiers.companion import stack
     >>> labels = torch.arange(40) % 2
     >>> good, useless = 2.0 * torch.eye(2)[labels], torch.zeros(40, 2)
-    >>> stack(good, useless, labels, torch.ones(40)) is None
+    >>> stack(good[:, None], useless[:, None], labels, torch.ones(40)) is None
     True
     """
-    logits = torch.stack([first.double().log_softmax(1), second.double().log_softmax(1)])
-    share, n = weights.double() / weights.sum(), len(labels)
+    first, second = first.double().log_softmax(2), second.double().log_softmax(2)
+    share = weights.double() / weights.sum()
+    n = 1 / share.square().sum().item()  # equally weighted images that say as much
 
     def compute_loss(factors):
-        mixed = torch.einsum("m,mnk->nk", factors, logits)
-        return share @ F.cross_entropy(mixed, labels, reduction="none", label_smoothing=1 / (n + 1))
+        votes = (factors[0] * first + factors[1] * second).log_softmax(2)
+        logits = votes.logsumexp(1)  # of the mean probability, as in prediction
+        smoothing = 1 / (n + 1)
+        return share @ F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
     def objective(values, prior):
         factors = torch.tensor(values, dtype=torch.double, requires_grad=True)
@@ -74,33 +82,38 @@ def stack(first, second, labels, weights):
 def has_enough(images):
     """Tell whether a LabelledSet is large enough to train a companion and to weigh it."""
     counts = np.bincount(images.labels.numpy(), minlength=len(images.classes))
-    return len(images) >= FEWEST and counts.min() >= 2
+    held_out = math.ceil(HELD_OUT * len(images))
+    return len(images) >= FEWEST and counts.min() >= 2 and held_out >= len(counts)
 
 
-def train_companion(classifier, companion, images, seed):
+def train_companion(trial, companion, images, seed):
     """Train a companion on most images, and weigh it on the others.
 
     Parameters
     ----------
-    classifier, companion : RRRNetClassifier
-        Unfitted classifiers; both are fitted to most of the images.
+    trial, companion : RRRNetClassifier
+        Unfitted classifiers, which are fitted to most of the images; `trial` with the settings of
+        the classifier that the companion is for.
     images : LabelledSet
-        Images in the size that `classifier` uses.
+        Images in the size that `trial` uses.
     seed : int
-        Seed of the split.
+        Seed of the split and of `trial`.
 
     Returns
     -------
     stacked : tuple of (RRRNetClassifier, tuple) or None
         The companion and the factors of :func:`stack`; None if the companion adds nothing.
     """
-    parts = hold_out(images.labels.numpy(), HELD_OUT, seed)
-    logits = []
-    for estimator in (classifier, companion):
-        size = images.image_size if estimator is classifier else companion.image_size
-        used, rest = (_resize(images.subset(part), size) for part in parts)
-        probabilities = estimator._fit_set(used).predict_proba(rest)
-        logits.append(torch.from_numpy(probabilities).clamp(min=1e-12).log())
+    alone = {"validation_fraction": None, "early_stopping": False, "random_state": seed}
+    trial.set_params(**alone, fine_tuning__companion="none")
+    used, rest = map(images.subset, hold_out(images.labels.numpy(), HELD_OUT, seed))
+    trial._fit(partial(trial._adopt_weighed, used), is_inside=False)
+    size = companion.image_size
+    companion._fit_set(_resize(used, size))
+    logits = [
+        torch.from_numpy(estimator.predict_branches(held_out)).clamp(min=1e-12).log()
+        for estimator, held_out in ((trial, rest), (companion, _resize(rest, size)))
+    ]
     factors = stack(*logits, rest.labels, rest.weights)
     return None if factors is None else (companion, factors)
 

@@ -172,7 +172,7 @@ class ClassifierParameters(BaseEstimator):
         Each image is shown once for 20 steps, up to 25 times, or less often above MANY images: the
         number of images shown then grows with the square root of theirs, but not below 5 times.
         """
-        fewest = np.clip(min(steps / 20, 25) * np.sqrt(MANY / n_images), 5, 25)
+        fewest = np.clip(min(steps / 20, 25) * np.sqrt(min(1, MANY / n_images)), 5, 25)
         return int(np.clip(np.ceil(steps * self.batch_size / n_images), np.ceil(fewest), 300))
 
     def _resolve_warmup(self, tuning, n_images):

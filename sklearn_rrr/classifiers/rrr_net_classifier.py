@@ -1,6 +1,6 @@
 """RRRNetClassifier: RRR-Net (Sun et al. 2023, arXiv:2310.01157) behind scikit-learn's API."""
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 
 import pandas as pd
@@ -44,8 +44,8 @@ class BranchClassifier(BaseImageClassifier):
     def _stops_early(self):
         return self.early_stopping
 
-    def _load_backbone(self):
-        backbone, self._is_pretrained = self._load_pretrained()
+    def _load_backbone(self, is_inside=False):
+        backbone, self._is_pretrained = self._load_pretrained(is_inside)
         self.blocks_ = self._check_blocks(backbone)
         self.trainable_ = self.fine_tuning_.trainable
         self._is_whole = self._network_form()["n_branches"] == 1 and self.blocks_ == backbone.depths
@@ -205,7 +205,8 @@ class RRRNetClassifier(BranchClassifier):
     history_ : pandas.DataFrame
         One row per epoch: epoch, dur (in seconds), learning_rate (of the first step), train_loss
         (mean over branches) and, with a validation set, valid_loss and valid_acc. With "snapshot"
-        and "fge", losses and accuracies are those of the branch that is trained.
+        and "fge", losses and accuracies are those of the branch that is trained. With a companion,
+        the column network tells whose epoch it is, that of the "network" or of the "companion".
     net_ : skorch.NeuralNet
         skorch net that trained the network; created again after unpickling.
     image_size_ : int
@@ -268,46 +269,49 @@ class RRRNetClassifier(BranchClassifier):
             )
         super()._check_parameters()
 
-    def _recommend(self, backbone):
+    def _recommend(self, backbone, is_inside):
         """Distinguish a network that is used as it is; others, and those inside, are trained."""
-        as_it_is = self.blocks is None and self.n_branches == 1 and not self._is_inside
+        as_it_is = self.blocks is None and self.n_branches == 1 and not is_inside
         as_it_is = as_it_is and self._given_tuning().trainable in (None, "head")
         return backbone.fine_tuning_whole if as_it_is else backbone.fine_tuning
 
     def _learn_fully(self, backbone, images, seed, earlier=None):
-        stacked = None
-        if self.fine_tuning_.companion != "none" and self.max_epochs != 0:
+        stacked, name = None, self.fine_tuning_.companion
+        if name != "none" and self.max_epochs != 0:
             used, _ = self._hold_out(images, self._split_seed)
-            stacked = self._try_companion(used, seed) if has_enough(used) else None
+            companion = self._make_companion(name, images.image_size, seed)
+            stacked = has_enough(used) and train_companion(clone(self), companion, used, seed)
         self._learn(backbone, images, seed, earlier)
-        self.stacking_weights_ = (1.0, 0.0)
-        if stacked is not None:
+        if stacked:
             self._stack(*stacked)
 
-    def _try_companion(self, images, seed):
-        """Return the fitted companion and the weights of both networks, or None."""
-        name = self.fine_tuning_.companion
+    def _make_companion(self, name, image_size, seed):
+        """Return an unfitted classifier of a companion's reduced, unsplit network."""
         shared = ("max_epochs", "batch_size", "class_weight", "device", "precision", "verbose")
-        companion = RRRNetClassifier(
+        with torch.device("meta"):
+            its_size = make_backbone(name).image_size
+        return RRRNetClassifier(
             name,
             blocks=(1, 1, 1, 1),
-            image_size=min(images.image_size, make_backbone(name).image_size),
+            image_size=min(image_size, its_size),
             random_state=seed,
             **{key: getattr(self, key) for key in shared},
         )
-        alone = {"validation_fraction": None, "early_stopping": False, "random_state": seed}
-        trial = clone(self).set_params(fine_tuning=replace(self.fine_tuning_), **alone)
-        return train_companion(trial, companion, images, seed)
+
+    def _finish(self, module, settings):
+        super()._finish(module, settings)
+        self.stacking_weights_ = (1.0, 0.0)
 
     def _stack(self, companion, weights):
         """Make a fitted companion a part of the network."""
         sizes = self.image_size_, companion.image_size_
-        self.module_ = StackedNet(self.module_, companion.module_, *sizes, weights).eval()
-        self.stacking_weights_ = weights
-        self.n_parameters_ = count_parameters(self.module_)
-        parts = {self.backbone: self.history_, companion.backbone: companion.history_}
-        rows = [table.assign(network=name) for name, table in parts.items() if len(table)]
-        self.history_ = pd.concat(rows, ignore_index=True)
+        module = StackedNet(self.module_, companion.module_, *sizes, weights).eval()
+        tables = {"network": self.history_, "companion": companion.history_}
+        rows = [table.assign(network=name) for name, table in tables.items() if len(table)]
+        self.history_ = pd.concat(rows, ignore_index=True) if rows else self.history_
+        self.module_, self.stacking_weights_ = module, weights
+        self.n_parameters_ = count_parameters(module)
+        self.__dict__.pop("_net", None)  # wraps a part
 
     def _grow(self, blocks, images, random_state=None):
         """Fit a copy with other blocks to a LabelledSet, starting from the weights of this one.

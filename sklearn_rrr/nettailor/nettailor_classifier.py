@@ -226,9 +226,9 @@ class NetTailorClassifier(BaseImageClassifier):
 
     # ------------------------------------------------------------------------- fitting
 
-    def _load_backbone(self):
+    def _load_backbone(self, is_inside=False):
         self.trainable_ = "proxies"
-        backbone, _ = self._load_pretrained()
+        backbone, _ = self._load_pretrained(is_inside)
         # Reports errors before images are read.
         self._resolve_sweep(sum(len(phase) for phase in backbone.phases))
         return backbone
@@ -314,7 +314,7 @@ class NetTailorClassifier(BaseImageClassifier):
         if self.teacher is not None and teacher.random_state is not None:
             seed = teacher._draw_seed()
         teacher._check_parameters()
-        loaded = teacher._load_backbone()
+        loaded = teacher._load_backbone(is_inside=True)
         # The default teacher shares the backbone, so that random weights are drawn only once.
         source = backbone if self.teacher is None else loaded
         teacher._adopt(images, self.image_size_, self._split_seed)

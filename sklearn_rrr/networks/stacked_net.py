@@ -46,6 +46,7 @@ class StackedNet(ImageNetwork):
         self.image_size, self.companion_size = image_size, companion_size
         self.resize = Resize(image_size, companion_size)
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+        self.to(next(main.parameters()).device)
         self.requires_grad_(False)  # the two networks are trained one by one
 
     def forward(self, x):
@@ -58,7 +59,7 @@ class StackedNet(ImageNetwork):
         return self
 
     def first_output_bytes(self, image_size):
-        """Return the bytes of an image's largest activation."""
+        """Return the bytes of the first layer's output for an image."""
         return self.main.first_output_bytes(image_size)
 
 

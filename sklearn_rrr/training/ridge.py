@@ -20,6 +20,7 @@ FACTORS = (0.5, 1000.0)  # range of the factor from predictions to logits
 SCORED = 2**20  # numbers, images times classes, in a leave-one-out score
 FEWEST_SCORED = 256  # images
 CONSTANT = 1e-4  # deviation over root mean square below which a feature counts as constant
+FLOOR = 0.3  # of the median deviation, added to each in squares
 BUFFER = 512  # images whose products are summed at once
 LEAST_REST = 1e-10  # least share of an image's prediction that other images determine
 
@@ -113,10 +114,11 @@ class RidgeSums:
 
     def solve(self):
         """Return the Ridge with the best leave-one-out score."""
-        center, factor = self.standardise()
+        center, deviation = self._measure()
+        factor = _invert(center, deviation)
         x, labels, weights = self._kept_images()
         prior = self.counts / self.total
-        root = math.sqrt(len(factor))
+        root = max(math.sqrt((deviation * factor).square().sum()), 1e-30)  # mean eigenvalue 1
         z = (x.double() - center) * (factor / root)
         y = F.one_hot(labels, self.n_classes).double() - prior
         if self.keeps_all:
@@ -134,7 +136,18 @@ class RidgeSums:
         return x, labels, weights * (self.n / self.total)
 
     def standardise(self):
-        """Return the mean of each feature, and 1 over its deviation, or 0 if it is constant."""
+        """Return the center and the factor of each feature.
+
+        The factor is 1 over the deviation, or 0 for a constant feature. A small deviation is
+        increased: otherwise a channel that is almost never active would outweigh all others in
+        an image that activates it, and leave-one-out, which uses the same statistics for every
+        image, would not notice.
+        """
+        center, deviation = self._measure()
+        return center, _invert(center, deviation)
+
+    def _measure(self):
+        """Return mean and standard deviation of each feature."""
         self._sum_products()
         if self.keeps_all:
             x, _, weights = self._kept_images()
@@ -145,9 +158,7 @@ class RidgeSums:
             mean = self.sums.sum(0) / self.total
             center = mean + self.shift
             variance = self.products.diagonal() / self.total - mean.square()
-        deviation = variance.clamp(min=0).sqrt()
-        varies = deviation > CONSTANT * (variance + center.square()).sqrt()
-        return center, torch.where(varies, 1 / deviation.clamp(min=1e-30), 0.0)
+        return center, variance.clamp(min=0).sqrt()
 
     def _decompose_products(self, z, center, factor):
         """Decompose the weighted products (F, F) of all images; see :func:`_decompose_kernel`."""
@@ -157,6 +168,15 @@ class RidgeSums:
         common = (self.sums - self.counts[:, None] * mean) * (factor * size)  # (K, F)
         targets = vectors.T @ common.T
         return values, z @ vectors, targets, lambda p: vectors @ (targets / (values + p)[:, None])
+
+
+def _invert(center, deviation):
+    """Return 1 over the deviations, bounded by their median, or 0 for constant features."""
+    varies = deviation > CONSTANT * torch.hypot(deviation, center)
+    if not varies.any():
+        return torch.zeros_like(deviation)
+    bounded = torch.hypot(deviation, FLOOR * deviation[varies].median())
+    return torch.where(varies, 1 / bounded, 0.0)
 
 
 def _decompose_kernel(z, y, weights):

@@ -57,7 +57,7 @@ def draw_logits(n=200, n_classes=3, noise=(1.0, 1.0)):
     labels = torch.arange(n) % n_classes
     signal = 3.0 * torch.eye(n_classes)[labels]
     parts = [signal + s * 3 * torch.randn(n, n_classes, generator=generator) for s in noise]
-    return *parts, labels
+    return *(part[:, None] for part in parts), labels
 
 
 def test_two_equally_good_networks_get_equal_weights():
@@ -65,7 +65,7 @@ def test_two_equally_good_networks_get_equal_weights():
     weights = stack(first, second, labels, torch.ones(len(labels)))
     assert weights[0] == pytest.approx(weights[1], rel=0.3)
     mixed = weights[0] * first + weights[1] * second
-    hits = [(z.argmax(1) == labels).float().mean() for z in (first, second, mixed)]
+    hits = [(z[:, 0].argmax(1) == labels).float().mean() for z in (first, second, mixed)]
     assert hits[2] > max(hits[:2])
 
 
@@ -77,7 +77,7 @@ def test_a_better_companion_gets_more_weight():
 
 def test_a_companion_that_guesses_is_left_out():
     first, _, labels = draw_logits(noise=(0.5, 0.5))
-    guess = torch.randn(len(labels), 3, generator=torch.Generator().manual_seed(1))
+    guess = torch.randn(len(labels), 1, 3, generator=torch.Generator().manual_seed(1))
     assert stack(first, guess, labels, torch.ones(len(labels))) is None
 
 
@@ -108,7 +108,7 @@ def test_both_networks_decide(fitted, digits):
     assert isinstance(fitted.module_, StackedNet)
     assert fitted.stacking_weights_[1] > 0
     assert fitted.n_parameters_ == count_parameters(fitted.module_)
-    assert set(fitted.history_.network) == {"tiny", "synth50"}
+    assert set(fitted.history_.network) == {"network", "companion"}
     assert fitted.score(X, y) > 0.9
     images = torch.rand(2, 3, 48, 48)
     network = fitted.module_
