@@ -33,13 +33,14 @@ def solve(x, labels, weights, n_classes=3, batch=16, n_images=None):
 
 
 def standardise(x, weights):
-    """Return features over their deviations and sqrt(F), and weights whose mean is 1."""
+    """Return features of bounded scales, with a mean square sum of 1, and weights with mean 1."""
     x, share = x.astype(float), weights.astype(float) / weights.sum()
     center = share @ x
     deviation = np.sqrt(share @ (x - center) ** 2)
     varies = deviation > 1e-4 * np.sqrt(deviation**2 + center**2)
-    z = np.where(varies, (x - center) / np.where(varies, deviation, 1), 0)
-    return z / math.sqrt(x.shape[1]), share * (weights > 0).sum()
+    bounded = np.hypot(deviation, 0.3 * np.quantile(deviation[varies], 0.5, method="lower"))
+    z = np.where(varies, (x - center) / np.where(varies, bounded, 1), 0)
+    return z / math.sqrt((share @ z**2).sum()), share * (weights > 0).sum()
 
 
 def predict(solution, x):
@@ -267,6 +268,17 @@ def test_a_large_mean_costs_no_digits(form):
 def _shift(solution, offset):
     solution.center += offset
     return solution
+
+
+def test_a_feature_that_is_almost_never_active_does_not_explode():
+    """A dead channel that a new image activates is not thousands of deviations off."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(60, 20)).astype(np.float32), np.arange(60) % 3
+    x[:, 0] = 0
+    x[7, 0] = 1e-4
+    solution = solve(x, labels, np.ones(60, np.float32))
+    assert 0 < solution.factor[0] < 5
+    assert solution.factor[1:].numpy() == pytest.approx(1, rel=0.4)
 
 
 # --------------------------------------------------------------------------------- limits
