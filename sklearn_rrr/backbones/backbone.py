@@ -7,6 +7,7 @@ trained on.
 
 from collections import OrderedDict
 from itertools import pairwise
+from numbers import Integral
 
 from torch import nn
 
@@ -92,6 +93,11 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         self.name, self.rows = name, tuple(map(tuple, rows))
+        if len(self.rows) != 4 or not all(self.rows):
+            raise ValueError(
+                "`rows` must be 4 non-empty sequences of Row, one for each of conv2_x to conv5_x; "
+                f"got {len(self.rows)} of the lengths {[*map(len, self.rows)]}."
+            )
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self.fine_tuning = FineTuning() if fine_tuning is None else fine_tuning
         self.fine_tuning_whole = fine_tuning_whole or self.fine_tuning
@@ -136,7 +142,7 @@ class Backbone(nn.Module):
         blocks : int or sequence of int
             How many blocks to keep, counted as in `depths`, or their positions.
         """
-        if not isinstance(blocks, int):
+        if not isinstance(blocks, Integral):
             return tuple(blocks)
         repeats = [index > 0 for row in self.rows[phase] for index in range(row.depth)]
         counts = [1 + sum(repeats[: i + 1]) for i in range(len(repeats))]

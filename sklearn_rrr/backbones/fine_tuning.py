@@ -92,10 +92,11 @@ class FineTuning(BaseEstimator):
         Number of epochs without a better validation loss after which early stopping ends the
         training, at least 1. The default is 10.
     companion : str or None, default=None
-        Name of a small backbone, such as "synth50", whose reduced network is trained on the same
-        images as a second network, or "none". Held-out images decide the weights of both
-        networks, and the companion is left out if it adds nothing. There is no companion for less
-        than 100 images, without epochs, or inside pruners and selectors. The default is "none".
+        Name of a small backbone, such as "synth50", whose reduced network becomes a second
+        network, or "none". It is trained on 80 % of the images. The others decide the weights of
+        both networks, and the companion is left out if it adds nothing. There is no companion for
+        less than 100 images, with ``max_epochs=0``, in ``partial_fit``, or inside pruners and
+        selectors. The default is "none".
 
     See Also
     --------
@@ -137,7 +138,10 @@ class FineTuning(BaseEstimator):
 
     @classmethod
     def one_pass(cls):
-        """Return settings that only compute the heads, in closed form: one pass over the images."""
+        """Return settings that only compute the heads, in closed form, in one pass.
+
+        If the network is reduced or split, the statistics of its norms are adapted before.
+        """
         return cls(
             trainable="head", head_init="ridge", steps=0, augmentation="none", companion="none"
         )

@@ -42,7 +42,7 @@ def make_mobilenet(name, rows, *, stem=32, last=1280, same=False, eps=1e-5, **op
         Name shown in messages.
     rows : sequence of (int, int, int, int, int)
         Depth, kernel size, stride, expansion and channels of each row of blocks, from stride 2 on.
-        Three rows, from the second on, have stride 2 beside the one that starts conv2_x.
+        Four rows have stride 2: one in conv2_x, and the first one of each later phase.
     stem, last : int, default=32, 1280
         Channels of the first and of the last convolution.
     same : bool, default=False

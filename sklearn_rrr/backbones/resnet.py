@@ -61,7 +61,11 @@ def make_resnet(
         "relu": nn.ReLU(inplace=True),
         "maxpool": nn.MaxPool2d(3, stride=2, padding=1),
     }
-    form = {"groups": groups, "width_per_group": width_per_group} if block is Bottleneck else {}
+    form = (
+        {"groups": groups, "width_per_group": width_per_group}
+        if issubclass(block, Bottleneck)
+        else {}
+    )
     rows = [
         [Row(block, width, depth, 1 if i == 0 else 2, form)]
         for i, (width, depth) in enumerate(zip(planes, depths, strict=True))

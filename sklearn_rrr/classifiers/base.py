@@ -55,7 +55,7 @@ def _warn_of_falling_loss(losses):
             f"The training loss was still falling, from {before:.2f} to {last:.2f} in the last "
             f"quarter of {len(losses)} epochs; a larger `max_epochs` may improve the accuracy.",
             ConvergenceWarning,
-            stacklevel=6,
+            stacklevel=5,
         )
 
 
@@ -136,6 +136,8 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
     def _learn_fully(self, backbone, images, seed, earlier=None):
         """Do what :meth:`fit` does with the images, but an estimator inside another does not."""
         self._learn(backbone, images, seed, earlier)
+        if self.max_epochs is None and self._settings_used.patience is None:
+            _warn_of_falling_loss(self.history_.train_loss.to_numpy())
 
     def _learn(self, backbone, images, seed, earlier=None):
         """Build the network and train it on a LabelledSet with its final weights."""
@@ -152,8 +154,6 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         images = self._weigh(images, module, self._split_seed)
         self._net = self._strategy().train(module, images, validation, settings)
         self._finish(module, settings)
-        if self.max_epochs is None and settings.patience is None:
-            _warn_of_falling_loss(self.history_.train_loss.to_numpy())
 
     def _train_on(self, images, settings, **hooks):
         """Continue training `module_` on a LabelledSet, all branches at once.

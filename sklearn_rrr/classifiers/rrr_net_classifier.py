@@ -281,7 +281,7 @@ class RRRNetClassifier(BranchClassifier):
             used, _ = self._hold_out(images, self._split_seed)
             companion = self._make_companion(name, images.image_size, seed)
             stacked = has_enough(used) and train_companion(clone(self), companion, used, seed)
-        self._learn(backbone, images, seed, earlier)
+        super()._learn_fully(backbone, images, seed, earlier)
         if stacked:
             self._stack(*stacked)
 

@@ -314,6 +314,8 @@ def _rebuild_network(cls, network, tensors, n_classes):
         parts = {}
         for name in ("main", "companion"):
             prefix = f"{name}."
+            if "companion" in network[name]:
+                raise ValueError("a companion cannot have a companion")
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             parts[name] = _rebuild_network(cls, network[name], own, n_classes)
         sizes = {name: network[name] for name in SIZES}
@@ -338,6 +340,7 @@ def _check_arguments(cls, arguments, tensors, n_classes, backbone):
         valid &= n_branches == 1 and arguments["static"] is True
     else:
         valid &= arguments["n_branches"] == n_branches <= MAX_BRANCHES
+        valid &= type(arguments["width_offset"]) is int and arguments["width_offset"] >= 0
         valid &= all(map(_is_possible, arguments["blocks"], backbone.depths, backbone.phases))
         valid &= len(arguments["blocks"]) == len(backbone.phases)
     if not valid:
@@ -347,7 +350,7 @@ def _check_arguments(cls, arguments, tensors, n_classes, backbone):
 def _is_possible(blocks, depth, phase):
     """Tell whether `blocks` are a number of blocks of a phase, or positions of some of them."""
     if isinstance(blocks, int):
-        return blocks <= depth
+        return 1 <= blocks <= depth
     return list(blocks) == sorted({*blocks} & {*range(len(phase))})
 
 

@@ -108,7 +108,9 @@ class BranchLinear(nn.Module):
     def forward(self, x):
         if self.center is not None:
             x = (x - self.center) * self.factor
-        return torch.einsum("bmf,mkf->bmk", x, self.weight) + self.bias
+        with torch.autocast(x.device.type, enabled=False):  # a small product of large sums
+            x = x.to(self.weight.dtype)
+            return torch.einsum("bmf,mkf->bmk", x, self.weight) + self.bias
 
     @torch.no_grad()
     def fuse(self):

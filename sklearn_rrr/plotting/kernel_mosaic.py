@@ -89,7 +89,7 @@ class KernelMosaicDisplay(Display):
         """
         import_pyplot()
         classifier, steps = unwrap(estimator, "module_", "image_size_")
-        network = classifier.module_
+        network = getattr(classifier.module_, "main", classifier.module_)  # without a companion
         groups = {group.name: group for group in find_groups(network)}
         check_choice("layer", layer, tuple(groups))
         source = classifier._read(preprocess(steps, X), reset=False)

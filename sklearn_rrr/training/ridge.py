@@ -21,6 +21,7 @@ SCORED = 2**20  # numbers, images times classes, in a leave-one-out score
 FEWEST_SCORED = 256  # images
 CONSTANT = 1e-4  # deviation over root mean square below which a feature counts as constant
 FLOOR = 0.3  # of the median deviation, added to each in squares
+LARGEST_MATRIX = 16_384  # rows; its decomposition takes minutes and 6 GB
 BUFFER = 512  # images whose products are summed at once
 LEAST_REST = 1e-10  # least share of an image's prediction that other images determine
 
@@ -74,6 +75,12 @@ class RidgeSums:
 
     def __init__(self, n_images, n_features, n_classes):
         self.n_classes, self.keeps_all = n_classes, n_images <= n_features
+        if min(n_images, n_features) > LARGEST_MATRIX:
+            raise ValueError(
+                f"The heads read {n_features} features of {n_images} images; a closed-form start "
+                f"would decompose a matrix with more than {LARGEST_MATRIX} rows. Use "
+                'FineTuning(head_features="last") or head_init="random".'
+            )
         scored = min(n_images, max(FEWEST_SCORED, SCORED // n_classes))
         self.n_kept = n_images if self.keeps_all else min(scored, max(n_features, 4096))
         self.n_scored = scored

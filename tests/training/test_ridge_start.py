@@ -46,9 +46,9 @@ def test_each_head_is_scikit_learns_ridge(data, standardise):
     solutions = fit_heads(head, features, labels, torch.ones(60))
     logits = head(features)
     for branch, solution in enumerate(solutions):
-        x = features[:, branch].double()
+        x = features[:, branch].double().numpy()
         z = (x - x.mean(0)) * bound(1 / StandardScaler().fit(x).scale_)
-        size = z.square().sum(1).mean().item()
+        size = (z**2).sum(1).mean()
         model = Ridge(alpha=size * solution.penalty).fit(z, np.eye(3)[labels])
         expected = solution.bias.sum().item() * model.predict(z)
         np.testing.assert_allclose(logits[:, branch].detach(), expected, atol=1e-4)
