@@ -221,3 +221,14 @@ def test_last_convolution_by_hand():
     x = 9 * torch.randn(2, 5, 3, 3)
     torch.testing.assert_close(block(x), block.bn1(block.conv1(x)).clamp(0, 6))
     assert not block.has_shortcut
+
+
+def test_a_network_needs_four_phases():
+    rows = [(1, 3, 1, 1, 8), *[(1, 3, 2, 3, 8)] * 3]
+    with pytest.raises(ValueError, match="`rows` must be 4 non-empty sequences of Row"):
+        make_mobilenet("short", rows, stem=8, last=16)
+
+
+def test_numbers_of_blocks_may_be_numpys():
+    backbone = make_backbone("tiny_mobile")
+    assert backbone.select_blocks(3, np.int64(2)) == backbone.select_blocks(3, 2)
