@@ -151,7 +151,7 @@ def test_auto_is_what_the_backbone_recommends(small, digits):
     clf = small(backbone="tiny_tuned", **settings).fit(*digits)
     assert clf.fine_tuning_ == tiny_tuned().fine_tuning.fill(DEFAULTS, FineTuning(**NO_WARM_UP))
     assert clf.trainable_ == "all"
-    assert len(clf.history_) == 9  # 30 steps of 16 of 54 images
+    assert len(clf.history_) == 5  # the fewest
     used = clf.net_.settings
     assert (used.learning_rate, used.stump_lr_factor, used.lr_schedule) == (0.004, 0.25, "linear")
     assert used.head_init == "ridge"
