@@ -31,6 +31,7 @@ def split(y, seed, left_out=None, n_train=300):
 def measure(X, y, ensemble, seed, epochs):
     """Fit on all classes, and again without one; return the row."""
     settings = {"image_size": 32, "random_state": seed, "max_epochs": epochs}
+    settings |= {"backbone": "synth50", "blocks": (1, 1, 1, 1), "n_branches": 8}
     train, test = split(y, seed)
     clf = RRRNetClassifier(ensemble=ensemble, **settings).fit(X[train], y[train])
     P = clf.predict_branches(X[test])

@@ -3,9 +3,9 @@
     python -m benchmarks.micro --data DIR
 
 DIR contains sets in the form described in benchmarks.data. Test images are used for no choice.
-Each set is fitted with the bundled weights and with random ones, for three seeds. If DIR/README.md
-has a table with an accuracy ``hog`` for the sets, it is shown beside ours. Fits that already have a
-row in the results are not repeated: delete micro.csv to measure changed code.
+Each set is fitted in every way of WAYS, for three seeds. If DIR/README.md has a table with an
+accuracy ``hog`` for the sets, it is shown beside ours. Fits that already have a row in the results
+are not repeated: delete micro.csv to measure changed code.
 """
 
 import argparse
@@ -13,13 +13,62 @@ import time
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 from joblib import Parallel, delayed
+from PIL import Image
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from benchmarks.data import find_sets, read_set
-from sklearn_rrr import RRRNetClassifier
+from sklearn_rrr import RRRNetClassifier, load_backbone
 
 RESULTS = Path(__file__).parent / "results"
+
+
+class LastLayerFeatures(TransformerMixin, BaseEstimator):
+    """What users glue together: pooled features of the frozen network, in plain torch."""
+
+    def __init__(self, backbone="efficientnet_lite0", image_size=224):
+        self.backbone = backbone
+        self.image_size = image_size
+
+    def fit(self, X, y=None):
+        return self
+
+    @torch.inference_mode()
+    def transform(self, X):
+        network, _ = load_backbone(self.backbone)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.mean, network.std))
+        network.fc = torch.nn.Identity()
+        features = []
+        for path in X:
+            image = Image.open(path).convert("RGB").resize([self.image_size] * 2, Image.BILINEAR)
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+            features.append(network((pixels - mean)[None] / std)[0])
+        return torch.stack(features).numpy()
+
+
+def glue(random_state):
+    """Return frozen features of the last layer at 224 pixels, with a logistic regression."""
+    regression = LogisticRegressionCV(
+        Cs=8, l1_ratios=(0,), use_legacy_attributes=False, max_iter=1000, random_state=random_state
+    )
+    return make_pipeline(LastLayerFeatures(), StandardScaler(), regression)
+
+
+# How each set is fitted; functions of a seed.
+REDUCED = {"blocks": (1, 1, 1, 1), "n_branches": 8}
+WAYS = {
+    "default": lambda seed: RRRNetClassifier(random_state=seed),
+    "one pass": lambda seed: RRRNetClassifier(fine_tuning="one_pass", random_state=seed),
+    "1_1_1_1, 8 branches": lambda seed: RRRNetClassifier(random_state=seed, **REDUCED),
+    "synth50": lambda seed: RRRNetClassifier("synth50", random_state=seed, **REDUCED),
+    "last layer, 224 px": glue,
+}
 
 
 def read_hog(data):
@@ -34,59 +83,42 @@ def read_hog(data):
     return {row[0]: float(row[column]) for row in rows if (data / row[0] / "labels.csv").exists()}
 
 
-def measure(folder, seed, weights):
-    """Fit the default classifier on one set and return its row."""
+def measure(folder, seed, way):
+    """Fit a classifier to one set in one way, and return its row."""
     sets = read_set(folder)
     (X, y), (X_test, y_test) = sets["train"], sets["test"]
     start = time.perf_counter()
-    initial = None if weights == "None" else weights
-    clf = RRRNetClassifier(weights=initial, random_state=seed).fit(X, y)
+    clf = WAYS[way](seed).fit(X, y)
     fitted = time.perf_counter()
     accuracy = (clf.predict(X_test) == y_test).mean()
     return {
         "set": folder.name,
-        "weights": weights,
+        "way": way,
         "seed": seed,
         "classes": len(clf.classes_),
         "n_train": len(X),
         "accuracy": accuracy,
         "fit_seconds": fitted - start,
         "predict_images_per_s": len(X_test) / (time.perf_counter() - fitted),
+        "companion": round(getattr(clf, "stacking_weights_", (1.0, 0.0))[1], 2),
     }
 
 
 def write_table(rows, hog, path):
-    """Write the means over seeds as a Markdown table."""
-    both = ["pretrained", "None"]
-    mean = rows.pivot_table("accuracy", "set", "weights").reindex(columns=both)
-    spread = rows.pivot_table("accuracy", "set", "weights", aggfunc="std").reindex(columns=both)
-    ours = rows[rows.weights == "pretrained"].groupby("set")
-    table = (
-        ours[["classes", "n_train"]]
-        .first()
-        .assign(
-            pretrained=mean["pretrained"],
-            random=mean["None"],
-            hog=pd.Series(hog, dtype=float),
-            fit_seconds=ours.fit_seconds.mean(),
-            predict_images_per_s=ours.predict_images_per_s.mean(),
-        )
-    )
-    table["gain"] = table["pretrained"] - table["random"]
-    table["std"] = spread["pretrained"]
+    """Write the means over seeds as a Markdown table, and the speed of each way."""
+    ways = [way for way in WAYS if way in set(rows.way)]
+    table = rows.pivot_table("accuracy", "set", "way")[ways].assign(hog=pd.Series(hog, dtype=float))
     table.loc["mean"] = table.mean()
-    formats = {
-        "classes": "{:.0f}", "n_train": "{:.0f}", "pretrained": "{:.3f}", "std": "{:.3f}",
-        "random": "{:.3f}", "gain": "{:+.3f}", "hog": "{:.3f}", "fit_seconds": "{:.1f}",
-        "predict_images_per_s": "{:.0f}",
-    }  # fmt: skip
-    lines = ["| set | " + " | ".join(formats) + " |", "|---" * (len(formats) + 1) + "|"]
+    lines = ["| set | " + " | ".join(table) + " |", "|---" * (len(table.columns) + 1) + "|"]
     for name, row in table.iterrows():
-        cells = ["" if pd.isna(row[c]) else form.format(row[c]) for c, form in formats.items()]
+        cells = ["" if pd.isna(value) else f"{value:.3f}" for value in row]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    counts = rows.groupby("weights").seed.nunique()
-    seeds = ", ".join(f"{n} seeds with weights {weights}" for weights, n in counts.items())
-    note = f"Test accuracy: {seeds}; std over seeds. {rows.jobs.max():.0f} fit(s) at a time."
+    speed = rows.groupby("way")[["fit_seconds", "predict_images_per_s"]].median().loc[ways]
+    lines += ["", "| way | median seconds to fit | median images/s from files |", "|---|---|---|"]
+    lines += [f"| {way} | {fit:.1f} | {rate:.0f} |" for way, (fit, rate) in speed.T.items()]
+    counts = rows.groupby("way").seed.nunique()
+    seeds = ", ".join(f"{counts[way]} of {way}" for way in ways)
+    note = f"Test accuracy; seeds: {seeds}. {rows.jobs.max():.0f} fit(s) at a time."
     path.write_text("\n".join(lines) + f"\n\n{note}\n")
 
 
@@ -94,27 +126,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of data sets")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--weights", nargs="*", default=["pretrained", "None"])
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
     parser.add_argument("--jobs", type=int, default=1, help="fits at a time")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
     arguments = parser.parse_args()
     folders = find_sets(arguments.data)
     arguments.results.mkdir(exist_ok=True)
     file = arguments.results / "micro.csv"
-    rows = pd.DataFrame(columns=["set", "weights", "seed"])
-    if file.exists():
-        rows = pd.read_csv(file, keep_default_na=False)
-    done = set(zip(rows.set, rows.weights, rows.seed, strict=True))
+    rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["set", "way", "seed"])
+    done = set(zip(rows.set, rows.way, rows.seed, strict=True))
     jobs = [
-        delayed(measure)(folder, seed, weights)
-        for weights, seed, folder in product(arguments.weights, arguments.seeds, folders)
-        if (folder.name, weights, seed) not in done
+        delayed(measure)(folder, seed, way)
+        for seed, way, folder in product(arguments.seeds, arguments.ways, folders)
+        if (folder.name, way, seed) not in done
     ]
     for row in Parallel(arguments.jobs, return_as="generator")(jobs):
         row["jobs"] = arguments.jobs
         rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
         rows.to_csv(file, index=False)
-        print("{set:20} {weights:10} {accuracy:.3f}  {fit_seconds:.0f} s".format(**row), flush=True)
+        print("{set:20} {way:20} {accuracy:.3f}  {fit_seconds:.0f} s".format(**row), flush=True)
     write_table(rows, read_hog(arguments.data), arguments.results / "micro.md")
     print((arguments.results / "micro.md").read_text())
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from sklearn_rrr.backbones.backbone import PHASES
-from sklearn_rrr.networks.branch_widths import fit_widths
+from sklearn_rrr.backbones.block import block_layers, initialise
+from sklearn_rrr.networks.branch_widths import branch_phases, fit_widths
 from sklearn_rrr.networks.image_network import Normalize
 
 
@@ -29,23 +30,23 @@ class PublishedProcedure:
 
     def __init__(self, backbone, n_classes, n_branches, blocks, channels_last):
         at = PHASES.index("conv4_x")
-        _, planes = fit_widths(backbone, blocks, n_branches, at, n_classes)
+        offset, _ = fit_widths(backbone, blocks, n_branches, at, n_classes, "last")
         kept = [phase[:depth] for phase, depth in zip(backbone.phases[:at], blocks, strict=False)]
         stump = nn.Sequential(Normalize(backbone.mean, backbone.std), *backbone.stem, *kept)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.stump = copy.deepcopy(stump).eval().requires_grad_(False)
         self.stump.to(memory_format=self.layout)
         self.branches = [
-            self._branch(backbone, planes, blocks, n_classes) for _ in range(n_branches)
+            self._branch(backbone, blocks, n_branches, offset, n_classes) for _ in range(n_branches)
         ]
         self.optimizers = [torch.optim.AdamW(b.parameters(), lr=1e-3) for b in self.branches]
 
-    def _branch(self, backbone, planes, blocks, n_classes):
+    def _branch(self, backbone, blocks, n_branches, offset, n_classes):
         at = PHASES.index("conv4_x")
-        channels, phases = backbone.in_channels(at), []
-        for i, width in enumerate(planes, at):
-            phases.append(backbone.make_phase(i, channels, width, blocks[i]))
-            channels = width * backbone.block.expansion
+        phases = list(branch_phases(backbone, blocks, at, n_branches, offset))
+        for phase in phases:
+            initialise(phase.to_empty(device="cpu"))
+        channels = block_layers(phases[-1][-1])[-1][0].out_channels
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes)]
         return nn.Sequential(*phases, *head).to(memory_format=self.layout).train()
 

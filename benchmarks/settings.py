@@ -92,7 +92,8 @@ def measure(name, folder, n_folds, seed):
     if "steps" in parameters:
         parameters["max_epochs"] = round(parameters.pop("steps") * 32 / (len(paths) / 2))
     for (train, test), _ in zip(folds, range(n_folds), strict=False):
-        clf = RRRNetClassifier(random_state=seed).set_params(**nest(parameters))
+        clf = RRRNetClassifier("synth50", blocks=(1, 1, 1, 1), n_branches=8, random_state=seed)
+        clf.set_params(**nest(parameters))
         clf.fit([paths[i] for i in train], labels[train])
         hits += (clf.predict([paths[i] for i in test]) == labels[test]).mean()
     seconds = (time.perf_counter() - start) / n_folds

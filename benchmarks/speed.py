@@ -33,6 +33,7 @@ from sklearn_rrr.training.settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
 BLOCKS, SIZE, N_CLASSES, BATCH, BRANCHES = (1, 1, 1, 1), 128, 20, 32, 8
+SYNTH50 = {"backbone": "synth50", "blocks": BLOCKS, "n_branches": BRANCHES}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -200,6 +201,7 @@ def fit(rounds, n_images=256, epochs=6):
     images, labels = draw_images(n_images, SIZE)
     settings = {"weights": None, "trainable": "branches", "augmentation": "paper"}
     settings |= {"max_epochs": epochs, "norm_warmup_epochs": 0}
+    settings |= {"blocks": BLOCKS, "n_branches": BRANCHES}
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.jpg" for i in range(n_images)]
         for path, image in zip(paths, images, strict=True):
@@ -240,7 +242,7 @@ def inference(rounds):
         contenders, macs = {}, {}
         for name, form in {
             "ResNet152": {"blocks": None, "n_branches": 1},
-            "RRR-Net": {"n_branches": BRANCHES},
+            "RRR-Net": {"blocks": BLOCKS, "n_branches": BRANCHES},
         }.items():
             clf = RRRNetClassifier("resnet152").set_params(**nest(settings | form))
             clf.fit(images, labels)
@@ -302,9 +304,10 @@ def bundled(rounds):
         return run
 
     contenders = {
-        "fit, 96 pixels (default)": fit_time(),
-        "fit, 96 pixels, no augmentation": fit_time(augmentation="none"),
-        "fit, 64 pixels": fit_time(image_size=64),
+        "default": fit_time(),
+        "one pass": fit_time(fine_tuning="one_pass"),
+        "synth50, 8 branches": fit_time(**SYNTH50),
+        "synth50, 8 branches, no augmentation": fit_time(augmentation="none", **SYNTH50),
     }
     seconds = interleave(contenders, min(rounds, 3))
     for name in contenders:
@@ -316,12 +319,13 @@ def predicting(rounds, n_images=4000):
     images, labels = draw_images(n_images, 64)
     contenders = {}
     for name, parameters in {
-        "96 pixels (default)": {},
-        "96 pixels, bf16": {"precision": "bf16"},
-        "64 pixels": {"image_size": 64},
-        "64 pixels, bf16": {"image_size": 64, "precision": "bf16"},
+        "default": {},
+        "one pass": {"fine_tuning": "one_pass", "max_epochs": None},
+        "synth50, 8 branches": SYNTH50,
+        "synth50, 8 branches, bf16": {"precision": "bf16", **SYNTH50},
     }.items():
-        clf = RRRNetClassifier(max_epochs=1, **parameters).fit(images[:400], labels[:400])
+        clf = RRRNetClassifier(max_epochs=1).set_params(**parameters)
+        clf.fit(images[:400], labels[:400])
         contenders[name] = timed(partial(clf.predict, images), 1)
     seconds = interleave(contenders, rounds)
     for name in contenders:

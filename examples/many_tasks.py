@@ -22,11 +22,11 @@ X_train, X_test, y_train, y_test = train_test_split(
 
 rows = {}
 with tempfile.TemporaryDirectory() as folder:
-    store = MultiTaskStore(folder)
+    store = MultiTaskStore(folder, backbone="synth50")
     for digit in range(10):
         # `n_removed` is a single number, so no sweep and no hold-out images are needed.
         clf = NetTailorClassifier(
-            n_removed=8, max_epochs=8, image_size=32, validation_fraction=None,
+            "synth50", n_removed=8, max_epochs=8, image_size=32, validation_fraction=None,
             class_weight="balanced", random_state=0,
         )  # fmt: skip
         clf.fit(X_train, y_train == digit)

@@ -24,7 +24,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 
 # Scores come from a third of the training images, held out; the test images are not used.
 
-clf = RRRNetClassifier(n_branches=1, image_size=32, random_state=0)
+clf = RRRNetClassifier("synth50", n_branches=1, image_size=32, random_state=0)
 selector = BlockSelector(
     clf, order="cyclic", tolerance=None, max_blocks=8, epochs_per_step=3, validation_fraction=0.33,
     control=True, verbose=1,

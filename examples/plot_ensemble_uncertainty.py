@@ -30,7 +30,9 @@ known, seen = y_train != LEFT_OUT, y_test != LEFT_OUT
 
 models, errors = {"8 branches": {"n_branches": 8}, "unsplit": {"n_branches": 1}}, {}
 for name, parameters in models.items():
-    clf = RRRNetClassifier(image_size=32, max_epochs=8, random_state=0, **parameters)
+    clf = RRRNetClassifier(
+        "synth50", blocks=(1, 1, 1, 1), image_size=32, max_epochs=8, random_state=0, **parameters
+    )
     models[name] = clf.fit(X_train[known], y_train[known])
     errors[name] = 1 - clf.score(X_test[seen], y_test[seen])
     print(f"{name}: {100 * errors[name]:.1f} % of {seen.sum()} digits are misread")

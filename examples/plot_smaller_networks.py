@@ -22,7 +22,7 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
     X / 16, y, train_size=400, stratify=y, random_state=0
 )
-clf = RRRNetClassifier(n_branches=1, image_size=32, max_epochs=15, random_state=0)
+clf = RRRNetClassifier("synth50", blocks=(1, 1, 1, 1), image_size=32, max_epochs=15, random_state=0)
 clf.fit(X_train, y_train)
 
 # With FrozenEstimator, each pruner starts from the fitted network instead of refitting it. No score

@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
-from sklearn_rrr.backbones.backbone import Backbone
+from sklearn_rrr.backbones.bottleneck import Bottleneck
 from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.backbones.resnet import make_resnet
 
 # Of the fonts of the extra "pretraining", by pretraining.__main__.hash_files.
 FONTS_SHA256 = "3c9090ed44e06ff525d9b397d113efab6588b2fd2f44fd8dae2b5aff3331818e"
@@ -80,7 +80,7 @@ class Recipe:
     def make_network(self):
         """Build the network with random weights, from torch's generator."""
         registered = make_backbone("synth50")
-        network = Backbone(
+        network = make_resnet(
             "synth50",
             Bottleneck,
             registered.depths,

@@ -37,6 +37,8 @@ _HOMES = {
     "load_backbone": "backbones.weights",
     "load_task": "deployment.task_files",
     "load_image_folder": "images.folders",
+    "make_mobilenet": "backbones.mobilenet",
+    "make_resnet": "backbones.resnet",
     "measure_latency": "networks.costs",
     "paper_models": "classifiers.baselines",
     "register_backbone": "backbones.registry",

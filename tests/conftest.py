@@ -12,33 +12,50 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import Dataset
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr import FineTuning, RRRNetClassifier, register_backbone
-from sklearn_rrr.backbones.backbone import Backbone
+from sklearn_rrr.backbones.basic_block import BasicBlock
+from sklearn_rrr.backbones.bottleneck import Bottleneck
+from sklearn_rrr.backbones.mobilenet import make_mobilenet
 from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.backbones.resnet import make_resnet
 
 
 @register_backbone("tiny")
 def tiny():
-    return Backbone("tiny", Bottleneck, (2, 1, 2, 1), (4, 8, 8, 16), image_size=16, n_classes=7)
+    return make_resnet("tiny", Bottleneck, (2, 1, 2, 1), (4, 8, 8, 16), image_size=16, n_classes=7)
 
 
 @register_backbone("tiny_basic")
 def tiny_basic():
-    return Backbone("tiny_basic", BasicBlock, (1, 2, 1, 1), (4, 8, 16, 16), image_size=16)
+    return make_resnet("tiny_basic", BasicBlock, (1, 2, 1, 1), (4, 8, 16, 16), image_size=16)
 
 
 @register_backbone("tiny_next")
 def tiny_next():
     form = {"groups": 4, "width_per_group": 32, "image_size": 16}
-    return Backbone("tiny_next", Bottleneck, (2, 1, 2, 1), (8, 8, 16, 16), **form)
+    return make_resnet("tiny_next", Bottleneck, (2, 1, 2, 1), (8, 8, 16, 16), **form)
 
 
 @register_backbone("tiny_wide")
 def tiny_wide():
     form = {"width_per_group": 128, "image_size": 16}
-    return Backbone("tiny_wide", Bottleneck, (1, 1, 2, 1), (4, 8, 8, 16), **form)
+    return make_resnet("tiny_wide", Bottleneck, (1, 1, 2, 1), (4, 8, 8, 16), **form)
+
+
+@register_backbone("tiny_mobile")
+def tiny_mobile():
+    rows = [
+        (1, 3, 1, 1, 8),
+        (2, 3, 2, 3, 8),
+        (2, 5, 2, 3, 12),
+        (2, 3, 2, 3, 16),
+        (1, 5, 1, 3, 16),
+        (2, 5, 2, 3, 20),
+        (1, 3, 1, 3, 24),
+    ]
+    form = {"stem": 8, "last": 32, "same": True, "eps": 1e-3, "image_size": 32, "n_classes": 7}
+    return make_mobilenet("tiny_mobile", rows, **form)
 
 
 @pytest.fixture
@@ -52,6 +69,7 @@ def small(nest):
         settings = {
             "backbone": "tiny",
             "weights": None,
+            "blocks": (1, 1, 1, 1),
             "n_branches": 2,
             "max_epochs": 2,
             "batch_size": 16,

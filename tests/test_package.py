@@ -55,6 +55,8 @@ def test_public_names():
         "load_backbone",
         "load_image_folder",
         "load_task",
+        "make_mobilenet",
+        "make_resnet",
         "measure_latency",
         "paper_models",
         "register_backbone",

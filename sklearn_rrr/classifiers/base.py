@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from sklearn.base import ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -24,6 +25,7 @@ from sklearn_rrr.classifiers.prediction import PredictingMixin
 from sklearn_rrr.classifiers.reading import ReadingMixin
 from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.costs import count_parameters
+from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.devices import seeded
 from sklearn_rrr.training.loop import make_net, train
 
@@ -42,6 +44,21 @@ def _trains_on(estimator):
     return True
 
 
+def _warn_of_falling_loss(losses):
+    """Warn if the training losses of the epochs fell by a quarter in the last quarter of them."""
+    quarter = len(losses) // 4
+    if not quarter:
+        return
+    before, last = losses[-2 * quarter : -quarter].mean(), losses[-quarter:].mean()
+    if 0.1 * losses[0] < last < 0.75 * before:
+        warnings.warn(
+            f"The training loss was still falling, from {before:.2f} to {last:.2f} in the last "
+            f"quarter of {len(losses)} epochs; a larger `max_epochs` may improve the accuracy.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+
+
 @dataclass(eq=False, repr=False)
 class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, ClassifierParameters):
     """Base class of image classifiers.
@@ -50,7 +67,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
     ``_check_parameters()`` and ``_settle_tuning()`` for the parameters that it adds or fixes.
     """
 
-    def _load_backbone(self):
+    def _load_backbone(self, is_inside=False):
         """Return the backbone; set the attributes that describe the network, and `trainable_`."""
         raise NotImplementedError
 
@@ -91,7 +108,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             If parameters, images or labels are invalid, before the first epoch; if the loss
             becomes NaN or infinite or the device runs out of memory, during training.
         """
-        return self._fit(partial(self._read_set, X, y, sample_weight))
+        return self._fit(partial(self._read_set, X, y, sample_weight), is_inside=False)
 
     def _fit_set(self, images, earlier=None):
         """Train on a LabelledSet that another estimator read.
@@ -100,17 +117,27 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         """
         return self._fit(partial(self._adopt_weighed, images), earlier)
 
-    def _fit(self, read, earlier=None):
-        """Train on the LabelledSet that `read` returns for the image size of the backbone."""
+    def _fit(self, read, earlier=None, is_inside=True):
+        """Train on the LabelledSet that `read` returns for the image size of the backbone.
+
+        `is_inside`: whether another estimator trains this one.
+        """
         self._check_parameters()
         self._forget()
         seed = self._draw_seed()
         with seeded(seed, resolve_device(self.device)):
-            backbone = self._load_backbone()
+            backbone = self._load_backbone(is_inside)
             self._split_seed = seed if earlier is None else earlier._split_seed
             images = read(backbone.image_size)
-            self._learn(backbone, images, seed, earlier)
+            learn = self._learn if is_inside else self._learn_fully
+            learn(backbone, images, seed, earlier)
         return self
+
+    def _learn_fully(self, backbone, images, seed, earlier=None):
+        """Do what :meth:`fit` does with the images, but an estimator inside another does not."""
+        self._learn(backbone, images, seed, earlier)
+        if self.max_epochs is None and self._settings_used.patience is None:
+            _warn_of_falling_loss(self.history_.train_loss.to_numpy())
 
     def _learn(self, backbone, images, seed, earlier=None):
         """Build the network and train it on a LabelledSet with its final weights."""
@@ -118,8 +145,12 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         images, validation = self._hold_out(images, self._split_seed)
         settings = self._settings(len(images), seed)
         if earlier is not None:
-            module.load_state_dict(earlier.module_.state_dict(), strict=False)
-            settings = replace(settings, head_init="random")  # keeps the loaded heads
+            own, given = module.state_dict(), earlier.module_.state_dict()
+            given = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+            module.load_state_dict(given, strict=False)
+            # Heads that read other blocks, too, or that no epoch would adapt, start anew.
+            if "head.weight" in given and settings.max_epochs:
+                settings = replace(settings, head_init="kept")
         images = self._weigh(images, module, self._split_seed)
         self._net = self._strategy().train(module, images, validation, settings)
         self._finish(module, settings)
@@ -163,6 +194,11 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         """
         self._check_parameters()
         first = not hasattr(self, "module_")
+        if not first and isinstance(self.module_, StackedNet):
+            raise ValueError(
+                "partial_fit cannot train a network with a companion. Fit with "
+                'fine_tuning=FineTuning(companion="none").'
+            )
         if first and classes is None:
             raise ValueError("`classes` must be passed at the first call to partial_fit.")
         if not first:
@@ -216,10 +252,11 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
 
     def _forget(self):
         """Delete an earlier fit, so that a failed fit leaves the estimator unfitted."""
-        for name in ("module_", "_net", "_folded", "_settings_used", "history_"):
+        fitted = ("module_", "_net", "_folded", "_settings_used", "history_", "stacking_weights_")
+        for name in fitted:
             self.__dict__.pop(name, None)
 
-    def _load_pretrained(self):
+    def _load_pretrained(self, is_inside=False):
         """Return the backbone and whether it is pre-trained; set `fine_tuning_`."""
         backbone, pretrained = load_backbone(self.backbone, self.weights)
         if self.weights == "pretrained" and not pretrained:
@@ -228,10 +265,18 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
                 "random ones. Pass `weights`, or use weights=None to silence this warning.",
                 stacklevel=5,
             )
-        recommended = backbone.fine_tuning
-        self._recommended = recommended if pretrained else recommended.from_scratch()
+        trained = backbone.fine_tuning
+        recommended = self._recommend(backbone, is_inside) if pretrained else trained.from_scratch()
+        self._recommended = recommended
         self.fine_tuning_ = self._settle_tuning()
         return backbone, pretrained
+
+    def _recommend(self, backbone, is_inside):
+        """Return the settings that a pre-trained backbone recommends for this network.
+
+        `is_inside`: whether another estimator trains this one.
+        """
+        return backbone.fine_tuning
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "module_")
@@ -271,9 +316,10 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         self.module_, self._settings_used = module.eval(), settings
         self._folded = {}
         self.n_parameters_ = count_parameters(module)
-        columns = ("epoch", "dur", "learning_rate", "train_loss", "valid_loss", "valid_acc")
-        rows = [{c: row[c] for c in columns if c in row} for row in self._net.history]
-        self.history_ = pd.DataFrame(rows)
+        rows, always = self._net.history, ("epoch", "dur", "learning_rate", "train_loss")
+        known = {*always, *(rows[0] if rows else ())}
+        columns = [c for c in (*always, "valid_loss", "valid_acc") if c in known]
+        self.history_ = pd.DataFrame([[row.get(c) for c in columns] for row in rows], None, columns)
 
     def _replace_network(self, network, trainable=None):
         """Replace the network and, if `trainable` is given, what of it is trained."""

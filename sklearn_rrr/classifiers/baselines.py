@@ -15,7 +15,7 @@ from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetC
 # Section 4.2 and appendix C, for any backbone.
 PUBLISHED = {"fine_tuning": "published", "batch_size": 32, "max_epochs": 300, "image_size": 128}
 # Fixed fields: an unsplit network with the backbone's kernels and norms does not use them.
-UNSPLIT = {"split": "paper", "sampling": "shared"}
+UNSPLIT = {"split": "paper", "sampling": "shared", "companion": "none"}
 
 
 @dataclass(eq=False, repr=False)
@@ -27,8 +27,8 @@ class LastLayerClassifier(BranchClassifier):
     backbone, weights : optional
         Pre-trained network. :class:`RRRNetClassifier` documents this and all other parameters.
     fine_tuning, max_epochs, batch_size, class_weight : optional
-        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use `split`
-        and `sampling`.
+        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use
+        `split`, `sampling` and `companion`.
     validation_fraction, early_stopping : optional
         Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
@@ -62,7 +62,10 @@ class LastLayerClassifier(BranchClassifier):
 
     def _make_tuning(self, given):
         tuning = super()._make_tuning(given)
-        return replace(tuning, trainable=None) if isinstance(given, str) else tuning
+        return replace(tuning, trainable=None) if given == "published" else tuning
+
+    def _recommend(self, backbone, is_inside):
+        return FineTuning(head_features="last").fill(backbone.fine_tuning)
 
     def _settle_tuning(self):
         tuning = super()._settle_tuning()
@@ -88,8 +91,8 @@ class FineTuningClassifier(LastLayerClassifier):
     backbone, weights : optional
         Pre-trained network. :class:`RRRNetClassifier` documents this and all other parameters.
     fine_tuning, max_epochs, batch_size, class_weight : optional
-        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use `split`
-        and `sampling`.
+        Training. The model fixes the field `trainable` of `fine_tuning`, and does not use
+        `split`, `sampling` and `companion`.
     validation_fraction, early_stopping : optional
         Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
@@ -108,7 +111,7 @@ class FineTuningClassifier(LastLayerClassifier):
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> clf = FineTuningClassifier(max_epochs=1, image_size=32, random_state=0)
     >>> clf.fit(X[:64] / 16, y[:64]).blocks_
-    (3, 4, 6, 3)
+    (2, 2, 5, 4)
     """
 
     _trains = "all"
@@ -151,12 +154,13 @@ def paper_models(**parameters):
         raise TypeError(
             f"`{name}` distinguishes the models and cannot be passed; set it on one of them."
         )
+    reduced = {"blocks": (1, 1, 1, 1)}
     models = {
         "A": LastLayerClassifier(fine_tuning=replace(tuning, trainable=None)),
         "B": FineTuningClassifier(fine_tuning=replace(tuning, trainable=None)),
-        "C": RRRNetClassifier(n_branches=1, fine_tuning=clone(tuning)),
-        "D": RRRNetClassifier(n_branches=1, fine_tuning=replace(tuning, dropout=0.05)),
-        "E": RRRNetClassifier(n_branches=8, fine_tuning=clone(tuning)),
+        "C": RRRNetClassifier(n_branches=1, fine_tuning=clone(tuning), **reduced),
+        "D": RRRNetClassifier(n_branches=1, fine_tuning=replace(tuning, dropout=0.05), **reduced),
+        "E": RRRNetClassifier(n_branches=8, fine_tuning=clone(tuning), **reduced),
     }
     for model in models.values():
         known = model.get_params(deep=False)

@@ -10,11 +10,14 @@ from sklearn.base import BaseEstimator
 
 from sklearn_rrr._validation import check_choice, check_int, check_real, resolve_device
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS, NONE, FineTuning
+from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.images.augmentation import GEOMETRIC, PaperAugmentation, PerImage
 from sklearn_rrr.images.decoding import MAX_IMAGE_PIXELS
 from sklearn_rrr.images.layout import SMALLEST_PICTURE
 from sklearn_rrr.training.devices import use_bf16
 from sklearn_rrr.training.settings import PRECISIONS, Settings
+
+MANY = 4000  # images, above which each is shown less often
 
 
 @dataclass(eq=False, repr=False)
@@ -26,8 +29,9 @@ class ClassifierParameters(BaseEstimator):
     """
 
     _tuning_type = FineTuning
+    _tuning_names = ("published", "one_pass")  # class methods that return an equivalent object
 
-    backbone: str = "synth50"
+    backbone: str = "efficientnet_lite0"
     _: KW_ONLY
     weights: str | PathLike | dict | None = "pretrained"
     fine_tuning: FineTuning | str | None = None
@@ -47,7 +51,7 @@ class ClassifierParameters(BaseEstimator):
     def set_params(self, **params):
         """Set parameters; ``fine_tuning__<field>`` sets a field of `fine_tuning`.
 
-        If `fine_tuning` is None or "published", it is replaced by the equivalent object first.
+        If `fine_tuning` is None or a name, it is replaced by the equivalent object first.
 
         Parameters
         ----------
@@ -70,7 +74,7 @@ class ClassifierParameters(BaseEstimator):
         """Check the shared parameters; subclasses add checks of their own parameters."""
         self._given_tuning().check()
         if self.max_epochs is not None:
-            check_int("max_epochs", self.max_epochs, 1, hint=NONE)
+            check_int("max_epochs", self.max_epochs, 0, hint=NONE)
         check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images or more.")
         if self.validation_fraction is not None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
@@ -94,8 +98,8 @@ class ClassifierParameters(BaseEstimator):
         if isinstance(given, FineTuning):
             return given
         hint = "Or pass a FineTuning."
-        check_choice("fine_tuning", given, (None, "published"), hint)
-        return self._tuning_type.published()
+        check_choice("fine_tuning", given, (None, *self._tuning_names), hint)
+        return getattr(self._tuning_type, given)()
 
     def _settle_tuning(self):
         """Resolve `fine_tuning`: the user's values, else the backbone's, else the paper's.
@@ -108,11 +112,14 @@ class ClassifierParameters(BaseEstimator):
         """Return the resolved settings of a training on `n_images` images; set `fine_tuning_`."""
         tuning = self._settle_tuning()
         if hasattr(self, "module_"):  # these made the network, and new values need a new fit
-            made = {name: getattr(self.fine_tuning_, name) for name in ("split", "dropout")}
+            names = ("split", "dropout", "head_features")
+            made = {name: getattr(self.fine_tuning_, name) for name in names}
             tuning = replace(tuning, trainable=self.trainable_, **made)
         tuning.norm_warmup_epochs = self._resolve_warmup(tuning, n_images)
         self.fine_tuning_ = tuning
         device, max_epochs = resolve_device(self.device), self._resolve_epochs(n_images)
+        if not max_epochs and self._given_tuning().head_init is None:
+            tuning.head_init = "ridge"  # random heads would stay random
         return Settings(
             max_epochs=max_epochs,
             batch_size=self.batch_size,
@@ -144,11 +151,29 @@ class ClassifierParameters(BaseEstimator):
         return min(ema if isinstance(ema, Integral) else round(ema * max_epochs), max_epochs)
 
     def _resolve_epochs(self, n_images):
-        """Return `max_epochs`, or the epochs of ``fine_tuning_.steps`` steps, within [10, 300]."""
-        if self.max_epochs is not None:
-            return self.max_epochs
-        epochs = np.ceil(self.fine_tuning_.steps * self.batch_size / n_images)
-        return int(np.clip(epochs, 10, 300))
+        """Return `max_epochs`, or the epochs of ``fine_tuning_.steps`` steps."""
+        if self.max_epochs is not None or not self.fine_tuning_.steps:
+            return self.max_epochs or 0
+        if self._given_tuning().steps is not None:
+            return int(np.ceil(self.fine_tuning_.steps * self.batch_size / n_images))
+        return self._count_epochs(self.fine_tuning_.steps, n_images)
+
+    def _count_training_epochs(self, n_images):
+        """Return the epochs of a fit, or those that the backbone recommends if a fit has none."""
+        if epochs := self._resolve_epochs(n_images):
+            return epochs
+        with torch.device("meta"):
+            recommended = make_backbone(self.backbone).fine_tuning.fill(DEFAULTS)
+        return self._count_epochs(recommended.steps, n_images)
+
+    def _count_epochs(self, steps, n_images):
+        """Return the epochs of the recommended steps, or more if there are many images.
+
+        Each image is shown once for 20 steps, up to 25 times, or less often above MANY images: the
+        number of images shown then grows with the square root of theirs, but not below 5 times.
+        """
+        fewest = np.clip(min(steps / 20, 25) * np.sqrt(min(1, MANY / n_images)), 5, 25)
+        return int(np.clip(np.ceil(steps * self.batch_size / n_images), np.ceil(fewest), 300))
 
     def _resolve_warmup(self, tuning, n_images):
         """Return the set number of epochs, or as many as show 4,000 images, as in the paper."""

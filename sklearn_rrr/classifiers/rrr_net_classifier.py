@@ -3,15 +3,20 @@
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 
+import pandas as pd
 import torch
 from sklearn.base import clone
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int
 from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.classifiers.base import BaseImageClassifier
+from sklearn_rrr.classifiers.companion import has_enough, train_companion
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy, make_strategy
 from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
+from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.networks.rrr_net import RRRNet
+from sklearn_rrr.networks.stacked_net import StackedNet
 
 
 @dataclass(eq=False, repr=False)
@@ -39,8 +44,8 @@ class BranchClassifier(BaseImageClassifier):
     def _stops_early(self):
         return self.early_stopping
 
-    def _load_backbone(self):
-        backbone, self._is_pretrained = self._load_pretrained()
+    def _load_backbone(self, is_inside=False):
+        backbone, self._is_pretrained = self._load_pretrained(is_inside)
         self.blocks_ = self._check_blocks(backbone)
         self.trainable_ = self.fine_tuning_.trainable
         self._is_whole = self._network_form()["n_branches"] == 1 and self.blocks_ == backbone.depths
@@ -82,6 +87,7 @@ class BranchClassifier(BaseImageClassifier):
             split=tuning.split,
             fresh_norms=fresh,
             dropout=tuning.dropout,
+            head_features=tuning.head_features,
             generator=torch.Generator().manual_seed(self._split_seed),
         )
         self.width_offset_, self.branch_planes_ = module.width_offset, module.branch_planes
@@ -92,26 +98,33 @@ class BranchClassifier(BaseImageClassifier):
 class RRRNetClassifier(BranchClassifier):
     """Classify images with a reused, reduced and recycled backbone network.
 
-    The network is built from a pre-trained residual network in three steps: reuse its weights,
-    reduce it to the first blocks of each phase, and recycle its last phases into `n_branches`
-    narrow branches with about the same total number of parameters. Predictions average the
-    probabilities of the branches.
+    The network is built from a pre-trained network of modular blocks in three steps: reuse its
+    weights, reduce it to some blocks of each phase (`blocks`), and recycle its last phases into
+    `n_branches` narrow branches with about the same total number of parameters. Predictions average
+    the probabilities of the branches.
+
+    By default, the backbone knows photographs and is reused as it is: a linear head reads all its
+    levels, in closed form. A second, small network is trained on the images, and helps as much as
+    held-out images ask for. A reduced or recycled network is trained instead.
 
     Parameters
     ----------
-    backbone : str, default="synth50"
+    backbone : str, default="efficientnet_lite0"
         Name of the pre-trained network; :func:`list_backbones` lists them. The paper uses
         "resnet152".
     weights : str, path, dict or None, default="pretrained"
-        "pretrained" loads the weights bundled with the package ("synth50") or downloads those of
+        "pretrained" loads the weights of a pip package that is installed with this one
+        ("efficientnet_lite0"), those bundled with this package ("synth50"), or downloads those of
         torchvision. Alternatives are the name of a torchvision weight, a ``.pth`` or
         ``.safetensors`` file, or a state dict. None draws random weights, as does "pretrained",
         with a warning, for a backbone that you registered. See :func:`load_backbone`.
-    blocks : tuple of 4 int or None, default=(1, 1, 1, 1)
-        Number of blocks kept in each of the phases conv2_x to conv5_x. The first blocks of a
-        phase are kept. None keeps all blocks.
-    n_branches : int, default=8
-        Number of branches, in [1, 256]. 1 leaves the network unsplit.
+    blocks : tuple of 4 int or None, default=None
+        Number of blocks kept in each of the phases conv2_x to conv5_x, whose outputs have a stride
+        of 4, 8, 16 and 32 pixels. Blocks that change the number of channels or the stride always
+        stay, and count as one; the next ones in order are kept. None keeps all blocks; the paper
+        recommends (1, 1, 1, 1).
+    n_branches : int, default=1
+        Number of branches, in [1, 256]. 1 leaves the network unsplit; the paper recommends 8.
     split_at : {"conv2_x", "conv3_x", "conv4_x", "conv5_x"}, default="conv4_x"
         First phase that is split into branches. The layers before it form the stump, which all
         branches share.
@@ -124,14 +137,17 @@ class RRRNetClassifier(BranchClassifier):
         with a cyclic learning rate and copy its weights to another branch in each cycle. To set
         parameters of the strategy, pass a :class:`BaggingEnsemble`, :class:`SnapshotEnsemble` or
         :class:`FastGeometricEnsemble`.
-    fine_tuning : FineTuning, "published" or None, default=None
+    fine_tuning : FineTuning, "published", "one_pass" or None, default=None
         Training settings, such as the trainable part of the network, the learning rate and the
         augmentation; see :class:`FineTuning`. None uses the settings that suit the backbone,
-        "published" those of the paper. A search reaches the fields as
-        ``fine_tuning__learning_rate`` and so on.
+        "published" those of the paper. "one_pass" only computes the heads, in closed form, within
+        seconds. A search reaches the fields as ``fine_tuning__learning_rate`` and so on.
     max_epochs : int or None, default=None
         Number of passes over the training images. None uses as many as ``fine_tuning.steps``
-        require, within [10, 300].
+        require. If the backbone recommends the steps, there are at most 300 passes and at least one
+        for 20 steps, up to 25; fewer above 4,000 images, but at least 5. With 0, the network keeps
+        its initial weights, and the heads are computed in closed form unless
+        ``fine_tuning.head_init`` is set.
     batch_size : int, default=32
         Number of images per training step, at least 2.
     class_weight : dict, "balanced" or None, default=None
@@ -170,8 +186,8 @@ class RRRNetClassifier(BranchClassifier):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels.
-    module_ : RRRNet
-        Trained network.
+    module_ : RRRNet or StackedNet
+        Trained network; with a companion that held-out images ask for, both networks.
     n_parameters_ : int
         Number of parameters of the network.
     blocks_ : tuple of 4 int
@@ -179,15 +195,18 @@ class RRRNetClassifier(BranchClassifier):
     width_offset_ : int
         Offset a in Eq. (1).
     branch_planes_ : tuple of int
-        Number of planes of each phase of a branch.
+        Number of planes of each row of equal blocks of a branch.
     fine_tuning_ : FineTuning
         Resolved training settings: no field is None.
     trainable_ : {"head", "branches", "all"}
         Part of the network that was trained.
+    stacking_weights_ : tuple of (float, float)
+        Factors on the logits of the network and its companion; (1, 0) without a companion.
     history_ : pandas.DataFrame
         One row per epoch: epoch, dur (in seconds), learning_rate (of the first step), train_loss
         (mean over branches) and, with a validation set, valid_loss and valid_acc. With "snapshot"
-        and "fge", losses and accuracies are those of the branch that is trained.
+        and "fge", losses and accuracies are those of the branch that is trained. With a companion,
+        the column network tells whose epoch it is, that of the "network" or of the "companion".
     net_ : skorch.NeuralNet
         skorch net that trained the network; created again after unpickling.
     image_size_ : int
@@ -216,14 +235,17 @@ class RRRNetClassifier(BranchClassifier):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, weights=None, random_state=0)
+    >>> clf = RRRNetClassifier(fine_tuning="one_pass", image_size=64)  # the first thing to try
+    >>> clf.fit(X[:64] / 16, y[:64]).score(X[64:128] / 16, y[64:128]) > 0.9
+    True
+    >>> clf = RRRNetClassifier(blocks=(1, 1, 1, 1), n_branches=2, max_epochs=2, image_size=32)
     >>> clf.fit(X[:64] / 16, y[:64]).predict_proba(X[64:66] / 16).shape
     (2, 3)
     """
 
     _: KW_ONLY
-    blocks: tuple | None = (1, 1, 1, 1)
-    n_branches: int = 8
+    blocks: tuple | None = None
+    n_branches: int = 1
     split_at: str = "conv4_x"
     width_offset: int | None = None
     ensemble: str | EnsembleStrategy = "naive"
@@ -246,6 +268,50 @@ class RRRNetClassifier(BranchClassifier):
                 f'`ensemble`={self.ensemble!r}; use "naive" or "bagging".'
             )
         super()._check_parameters()
+
+    def _recommend(self, backbone, is_inside):
+        """Distinguish a network that is used as it is; others, and those inside, are trained."""
+        as_it_is = self.blocks is None and self.n_branches == 1 and not is_inside
+        as_it_is = as_it_is and self._given_tuning().trainable in (None, "head")
+        return backbone.fine_tuning_whole if as_it_is else backbone.fine_tuning
+
+    def _learn_fully(self, backbone, images, seed, earlier=None):
+        stacked, name = None, self.fine_tuning_.companion
+        if name != "none" and self.max_epochs != 0:
+            used, _ = self._hold_out(images, self._split_seed)
+            companion = self._make_companion(name, images.image_size, seed)
+            stacked = has_enough(used) and train_companion(clone(self), companion, used, seed)
+        super()._learn_fully(backbone, images, seed, earlier)
+        if stacked:
+            self._stack(*stacked)
+
+    def _make_companion(self, name, image_size, seed):
+        """Return an unfitted classifier of a companion's reduced, unsplit network."""
+        shared = ("max_epochs", "batch_size", "class_weight", "device", "precision", "verbose")
+        with torch.device("meta"):
+            its_size = make_backbone(name).image_size
+        return RRRNetClassifier(
+            name,
+            blocks=(1, 1, 1, 1),
+            image_size=min(image_size, its_size),
+            random_state=seed,
+            **{key: getattr(self, key) for key in shared},
+        )
+
+    def _finish(self, module, settings):
+        super()._finish(module, settings)
+        self.stacking_weights_ = (1.0, 0.0)
+
+    def _stack(self, companion, weights):
+        """Make a fitted companion a part of the network."""
+        sizes = self.image_size_, companion.image_size_
+        module = StackedNet(self.module_, companion.module_, *sizes, weights).eval()
+        tables = {"network": self.history_, "companion": companion.history_}
+        rows = [table.assign(network=name) for name, table in tables.items() if len(table)]
+        self.history_ = pd.concat(rows, ignore_index=True) if rows else self.history_
+        self.module_, self.stacking_weights_ = module, weights
+        self.n_parameters_ = count_parameters(module)
+        self.__dict__.pop("_net", None)  # wraps a part
 
     def _grow(self, blocks, images, random_state=None):
         """Fit a copy with other blocks to a LabelledSet, starting from the weights of this one.

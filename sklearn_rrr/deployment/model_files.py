@@ -20,7 +20,7 @@ from sklearn_rrr._files import write_atomically
 from sklearn_rrr._unwrapping import refuse_steps, unwrap
 from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
-from sklearn_rrr.backbones.weights import check_state
+from sklearn_rrr.backbones.state_dict import check_state
 from sklearn_rrr.classifiers.baselines import FineTuningClassifier, LastLayerClassifier
 from sklearn_rrr.classifiers.ensembles import ENSEMBLES
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
@@ -31,6 +31,7 @@ from sklearn_rrr.nettailor.nettailor_classifier import NetTailorClassifier
 from sklearn_rrr.nettailor.tailored_net import TailoredNet
 from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
 from sklearn_rrr.networks.rrr_net import RRRNet
+from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.pruning.removal import reshape_like
 from sklearn_rrr.training.devices import seeded
 from sklearn_rrr.training.settings import Settings
@@ -48,6 +49,8 @@ DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
 
 
 # ---------------------------------------------------------------------------------- save
+
+SIZES = ("image_size", "companion_size")  # of a StackedNet
 
 
 def save(estimator, path):
@@ -124,11 +127,20 @@ def describe(estimator, without=("teacher",)):
     return {
         "estimator": type(estimator).__name__,
         "state": {name: encode(value, name) for name, value in state.items()},
-        "network": {
-            "backbone": module.backbone_name,
-            "arguments": encode(module.arguments, "arguments"),
-            "is_reduced": module.is_reduced,
-        },
+        "network": _describe_network(module),
+    }
+
+
+def _describe_network(module):
+    """Return what is needed to rebuild a network, apart from its tensors."""
+    if isinstance(module, StackedNet):
+        sizes = {name: getattr(module, name) for name in SIZES}
+        parts = {"main": module.main, "companion": module.companion}
+        return sizes | {name: _describe_network(part) for name, part in parts.items()}
+    return {
+        "backbone": module.backbone_name,
+        "arguments": encode(module.arguments, "arguments"),
+        "is_reduced": module.is_reduced,
     }
 
 
@@ -281,16 +293,11 @@ def rebuild(content, tensors, source, complete=None):
         raise ValueError(f"{min(missing)!r} is missing")
     if unknown := [name for name in state if hasattr(cls, name) and name not in known]:
         raise ValueError(f"{unknown[0]!r} is not an attribute of a fitted classifier")
-    arguments = decode(network["arguments"])
     with seeded(0, torch.device("cpu")):  # the initial random weights are overwritten below
-        backbone = make_backbone(network["backbone"])
-        _check_arguments(cls, arguments, tensors, len(state["classes_"]), backbone)
-        module = (TailoredNet if cls is NetTailorClassifier else RRRNet)(backbone, **arguments)
-        if network["is_reduced"] and cls is not NetTailorClassifier:
-            reshape_like(module, tensors)
+        module = _rebuild_network(cls, network, tensors, len(state["classes_"]))
     if complete is not None:
         tensors = complete(module, tensors)
-    check_state(tensors, module.state_dict(), source, network["backbone"])
+    check_state(tensors, module.state_dict(), source, module.backbone_name)
     module.load_state_dict(tensors)
     if module.is_reduced:  # the shapes of successive layers might not match
         with torch.no_grad():
@@ -299,6 +306,29 @@ def rebuild(content, tensors, source, complete=None):
     estimator = cls.__new__(cls)
     estimator.__setstate__({**state, "module_": module})
     return estimator
+
+
+def _rebuild_network(cls, network, tensors, n_classes):
+    """Return a network with the shapes of `tensors`, but without their values."""
+    if "companion" in network and cls is not NetTailorClassifier:
+        parts = {}
+        for name in ("main", "companion"):
+            prefix = f"{name}."
+            if "companion" in network[name]:
+                raise ValueError("a companion cannot have a companion")
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            parts[name] = _rebuild_network(cls, network[name], own, n_classes)
+        sizes = {name: network[name] for name in SIZES}
+        if not all(isinstance(size, int) and 8 <= size <= 4096 for size in sizes.values()):
+            raise ValueError(f"the image sizes {sizes} are not in [8, 4096]")
+        return StackedNet(**parts, **sizes)
+    arguments = decode(network["arguments"])
+    backbone = make_backbone(network["backbone"])
+    _check_arguments(cls, arguments, tensors, n_classes, backbone)
+    module = (TailoredNet if cls is NetTailorClassifier else RRRNet)(backbone, **arguments)
+    if network["is_reduced"] and cls is not NetTailorClassifier:
+        reshape_like(module, tensors)
+    return module
 
 
 def _check_arguments(cls, arguments, tensors, n_classes, backbone):
@@ -310,10 +340,18 @@ def _check_arguments(cls, arguments, tensors, n_classes, backbone):
         valid &= n_branches == 1 and arguments["static"] is True
     else:
         valid &= arguments["n_branches"] == n_branches <= MAX_BRANCHES
-        depths = zip(arguments["blocks"], backbone.depths, strict=True)
-        valid &= all(kept <= depth for kept, depth in depths)
+        valid &= type(arguments["width_offset"]) is int and arguments["width_offset"] >= 0
+        valid &= all(map(_is_possible, arguments["blocks"], backbone.depths, backbone.phases))
+        valid &= len(arguments["blocks"]) == len(backbone.phases)
     if not valid:
         raise ValueError("the description of the network does not match its tensors")
+
+
+def _is_possible(blocks, depth, phase):
+    """Tell whether `blocks` are a number of blocks of a phase, or positions of some of them."""
+    if isinstance(blocks, int):
+        return 1 <= blocks <= depth
+    return list(blocks) == sorted({*blocks} & {*range(len(phase))})
 
 
 def decode(value):

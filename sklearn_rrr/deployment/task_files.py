@@ -161,7 +161,7 @@ class MultiTaskStore:
     ----------
     folder : str or path
         Folder of the store, created if missing. An existing store keeps its backbone's weights.
-    backbone : str, default="synth50"
+    backbone : str, default="efficientnet_lite0"
         Name of the backbone.
     weights : str, path or dict, default="pretrained"
         Weights of the backbone on which the tasks are trained, as in
@@ -189,7 +189,7 @@ class MultiTaskStore:
     True
     """
 
-    def __init__(self, folder, backbone="synth50", weights="pretrained"):
+    def __init__(self, folder, backbone="efficientnet_lite0", weights="pretrained"):
         self.folder, self.backbone = Path(folder), backbone
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / BACKBONE

@@ -84,7 +84,8 @@ class LabelledSet(Dataset):
     @property
     def reads_dataset(self):
         """Whether images come from a user's Dataset, which may not be thread-safe."""
-        return isinstance(getattr(self.source, "items", None), DatasetImages)
+        source = getattr(self.source, "source", self.source)  # of resized images
+        return isinstance(getattr(source, "items", None), DatasetImages)
 
     def subset(self, indices):
         """Return the images at `indices`, with their labels and weights."""
@@ -124,6 +125,12 @@ class LabelledSet(Dataset):
         form = (self.source, self.labels, self.classes, self.image_size, self.sample_weight)
         return LabelledSet(*form, weights, self.reading)
 
+    def resize(self, image_size, function):
+        """Return the same images, in another size, as `function` resizes a batch of them."""
+        source = ResizedImages(self.source, self.image_size, function)
+        form = (source, self.labels, self.classes, image_size, self.sample_weight)
+        return LabelledSet(*form, self.weights, self.reading)
+
     def _weights(self, class_weight):
         """Return sample weights times class weights, (n,)."""
         return weigh_images(self.classes, self.labels.numpy(), self.sample_weight, class_weight)
@@ -160,6 +167,23 @@ class LabelledSet(Dataset):
         index = torch.as_tensor(np.asarray(indices))
         images = self.source.load(index.flatten().numpy(), self.image_size)
         return images, batch_targets(self, index)
+
+
+class ResizedImages:
+    """Source whose images are those of another source, resized by a function."""
+
+    def __init__(self, source, image_size, function):
+        self.source, self.image_size, self.function = source, image_size, function
+
+    def __len__(self):
+        return len(self.source)
+
+    def select(self, indices):
+        return ResizedImages(self.source.select(indices), self.image_size, self.function)
+
+    def load(self, indices, image_size):
+        """Return the images at `indices`, in the size that the function produces."""
+        return self.function(self.source.load(indices, self.image_size))
 
 
 def batch_targets(images, index):

@@ -15,6 +15,8 @@ class TailoringFineTuning(FineTuning):
     ----------
     trainable, split, dropout, sampling : optional
         No effect on a student: its proxies, norms and head are trained.
+    head_features : optional
+        No effect on a student, whose head reads the last block.
     head_init, steps, optimizer : optional
         As in :class:`FineTuning`.
     learning_rate : float or None, default=None
@@ -27,7 +29,7 @@ class TailoringFineTuning(FineTuning):
         No effect on a student.
     augmentation : optional
         As in :class:`FineTuning`.
-    cache_features, patience : optional
+    cache_features, patience, companion : optional
         No effect on a student.
     attention_lr_factor : float or None, default=None
         Factor on the learning rate of the attention; None means 50. Published: 1.

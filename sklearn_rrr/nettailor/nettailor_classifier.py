@@ -28,6 +28,7 @@ from sklearn_rrr.nettailor.tailored_net import TailoredNet
 from sklearn_rrr.networks.costs import count_macs, count_parameters
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.loop import train
 
 # Section 4.1 and the authors' settings, for any backbone. The authors fine-tune the teacher by SGD
@@ -173,6 +174,7 @@ class NetTailorClassifier(BaseImageClassifier):
     """
 
     _tuning_type = TailoringFineTuning
+    _tuning_names = ("published",)
 
     _: KW_ONLY
     teacher: BaseEstimator | None = None
@@ -224,10 +226,11 @@ class NetTailorClassifier(BaseImageClassifier):
 
     # ------------------------------------------------------------------------- fitting
 
-    def _load_backbone(self):
+    def _load_backbone(self, is_inside=False):
         self.trainable_ = "proxies"
-        backbone, _ = self._load_pretrained()
-        self._resolve_sweep(sum(backbone.depths))  # reports errors before images are read
+        backbone, _ = self._load_pretrained(is_inside)
+        # Reports errors before images are read.
+        self._resolve_sweep(sum(len(phase) for phase in backbone.phases))
         return backbone
 
     def _resolve_sweep(self, n_blocks):
@@ -262,7 +265,7 @@ class NetTailorClassifier(BaseImageClassifier):
             max_epochs=epochs,
             ema_epochs=self._average_over(epochs),
             learning_rate=self.fine_tuning_.retrain_lr_factor * settings.learning_rate,
-            head_init="random",
+            head_init="kept",
         )
 
     def _learn(self, backbone, images, seed, earlier=None):
@@ -311,7 +314,7 @@ class NetTailorClassifier(BaseImageClassifier):
         if self.teacher is not None and teacher.random_state is not None:
             seed = teacher._draw_seed()
         teacher._check_parameters()
-        loaded = teacher._load_backbone()
+        loaded = teacher._load_backbone(is_inside=True)
         # The default teacher shares the backbone, so that random weights are drawn only once.
         source = backbone if self.teacher is None else loaded
         teacher._adopt(images, self.image_size_, self._split_seed)
@@ -324,7 +327,9 @@ class NetTailorClassifier(BaseImageClassifier):
         own = {"trainable", "learning_rate", "lr_schedule", "optimizer"}
         given = self._given_tuning()
         names = {field.name for field in fields(FineTuning)} - own
-        return FineTuning(**{name: getattr(given, name) for name in names})
+        # The head of the student reads the last block, and should match that of the teacher.
+        last = {"head_features": "last"}
+        return FineTuning(**{name: getattr(given, name) for name in names} | last)
 
     def _check_unfitted(self, teacher):
         """Check that a teacher can be trained on images as they are read and weighted here."""
@@ -339,6 +344,11 @@ class NetTailorClassifier(BaseImageClassifier):
 
     def _check_teacher(self, teacher, module, backbone):
         """Check that the teacher's network has the same nodes, classes and size as the student."""
+        if isinstance(module, StackedNet):
+            raise ValueError(
+                "`teacher` must have a single network; got a classifier with a companion. Fit it "
+                "with fine_tuning=FineTuning(companion='none')."
+            )
         whole = (backbone.name, backbone.depths, 1, backbone.planes[-len(module.branch_planes) :])
         given = (module.backbone_name, module.blocks, module.n_branches, module.branch_planes)
         if given != whole or module.is_reduced:

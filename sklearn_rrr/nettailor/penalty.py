@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr._validation import check_choice
+from sklearn_rrr.backbones.block import Block
 from sklearn_rrr.nettailor.expected_complexity import expected_complexity
 from sklearn_rrr.nettailor.paths import BLOCK
 from sklearn_rrr.networks.costs import count_parameters
@@ -127,8 +127,8 @@ class TailoringPenalty:
 
 
 def residual_blocks(network):
-    """Return the residual blocks of a network in order."""
-    return [m for m in network.modules() if isinstance(m, (BasicBlock, Bottleneck))]
+    """Return the blocks of a network in order."""
+    return [m for m in network.modules() if isinstance(m, Block)]
 
 
 def _watch(modules, outputs, hooks):

@@ -1,9 +1,10 @@
 """Pre-trained network with lean proxies beside its blocks: NetTailor (CVPR 2019).
 
 Morgado and Vasconcelos (2019), NetTailor: Tuning the architecture, not just the weights. Node l
-of a network of L residual blocks is x_l = ReLU(α G_l(x_{l-1}) + Σ_p α_p A_p(x_p)), Eq. (2) and
-(4): G_l is the pre-trained, "universal" block without its last ReLU, A_p a proxy from node p. A
-softmax yields the α of each node, Eq. (3). :mod:`~sklearn_rrr.nettailor.paths` defines paths.
+of a network of L blocks is x_l = ReLU(α G_l(x_{l-1}) + Σ_p α_p A_p(x_p)), Eq. (2) and (4): G_l is
+the pre-trained, "universal" block without its last ReLU, A_p a proxy from node p. Blocks that end
+with another activation function, or with none, have it in place of the ReLU. A softmax yields the
+α of each node, Eq. (3). :mod:`~sklearn_rrr.nettailor.paths` defines paths.
 B is the batch size, K the number of classes.
 """
 
@@ -13,19 +14,17 @@ from itertools import pairwise
 from operator import add
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from sklearn_rrr._validation import check_choice
-from sklearn_rrr.backbones.backbone import block_layers, initialise
+from sklearn_rrr.backbones.block import block_layers, initialise
 from sklearn_rrr.nettailor.paths import BLOCK, all_paths, close
 from sklearn_rrr.networks.branch_layers import BranchLinear
 from sklearn_rrr.networks.image_network import ImageNetwork, Normalize
+from sklearn_rrr.networks.levels import Stump, pool
 
 # "One critical detail is the initialization" (section 4.1): start near the pre-trained network.
 START = {"block": 2.0, "proxy": -2.0}
-SQUEEZE = 4  # width of a bottleneck over the width of its proxies
 
 
 class TailoredNet(ImageNetwork):
@@ -66,6 +65,7 @@ class TailoredNet(ImageNetwork):
     """
 
     n_branches = 1
+    head_features = "last"
 
     def __init__(self, backbone, n_classes, *, n_skips=3, paths=None, static=False):
         super().__init__()
@@ -77,8 +77,8 @@ class TailoredNet(ImageNetwork):
         wanted = all_paths(self.n_nodes, n_skips) if paths is None else paths
         paths = _check_paths(wanted, possible, self.n_nodes)
         self.normalize = Normalize(backbone.mean, backbone.std)
-        self.stump = copy.deepcopy(backbone.stem)
-        self.branches = _Graph(blocks, backbone.planes[0], paths, static)
+        self.stump = copy.deepcopy(Stump(*backbone.stem))
+        self.branches = _Graph(blocks, backbone.in_channels(0), paths, static)
         self.head = BranchLinear(1, backbone.n_features, n_classes)
         self.arguments = {"n_classes": n_classes, "paths": paths, "static": static}
 
@@ -169,7 +169,7 @@ def _check_paths(paths, possible, n_nodes):
 
 
 class _Graph(nn.Module):
-    """Nodes in order: stem output (B, C, h, w) -> output of the last node (B, F, h', w')."""
+    """Nodes in order: stem output (B, C, h, w) -> means of the last node's output (B, 1, F)."""
 
     def __init__(self, blocks, channels, paths, static):
         super().__init__()
@@ -187,22 +187,26 @@ class _Graph(nn.Module):
                 for p in origins
                 if p != BLOCK
             }
-            own = copy.deepcopy(block) if BLOCK in origins else None
-            self.nodes[str(number)] = _Node(number, own, proxies, static)
+            self.nodes[str(number)] = _Node(number, block, BLOCK in origins, proxies, static)
 
     def forward(self, x):
         outputs = {0: x}
         for number, node in self.nodes.items():
             last = outputs[int(number)] = node(outputs)
-        return last
+        return pool(last, 1)
 
 
 class _Node(nn.Module):
-    """Node that computes its output from the outputs of earlier nodes."""
+    """Node that computes its output from the outputs of earlier nodes.
 
-    def __init__(self, number, block, proxies, static):
+    Without its block, it keeps the activation of this kind of block.
+    """
+
+    def __init__(self, number, block, has_block, proxies, static):
         super().__init__()
-        self.number, self.block, self.proxies = number, block, nn.ModuleDict(proxies)
+        self.number, self.proxies = number, nn.ModuleDict(proxies)
+        self.block = copy.deepcopy(block) if has_block else None
+        self.kind, self.relu = type(block), copy.deepcopy(block.relu)
         starts = [START["block" if origin == BLOCK else "proxy"] for origin in self.origins]
         self.logits = nn.Parameter(torch.tensor(starts))
         self.register_buffer("scale", None)
@@ -228,14 +232,14 @@ class _Node(nn.Module):
         if self.expand is not None:
             n_blocks = int(self.block is not None)
             parts[n_blocks:] = [self.expand(torch.cat(parts[n_blocks:], 1))]
-        return F.relu_(reduce(add, parts))
+        return self.kind.activate(self, reduce(add, parts))  # which needs `relu` only
 
     def part(self, origin):
         return self.block if origin == BLOCK else self.proxies[str(origin)]
 
     def run(self, origin, outputs):
         if origin == BLOCK:
-            return run_block(self.block, outputs[self.number - 1], self.shortcut_scale)
+            return self.block.before_activation(outputs[self.number - 1], self.shortcut_scale)
         return self.part(origin)(outputs[origin])
 
     def keep(self, origins):
@@ -284,29 +288,20 @@ class _Node(nn.Module):
                 self.proxies[origin] = proxy[:-2]
 
 
-def run_block(block, x, shortcut_scale=1.0):
-    """Return the output of torchvision's residual block before its last ReLU: G_l."""
-    shortcut = x if block.downsample is None else block.downsample(x)
-    *first, (conv, norm) = block_layers(block)
-    for earlier_conv, earlier_norm in first:
-        x = block.relu(earlier_norm(earlier_conv(x)))
-    return torch.add(norm(conv(x)), shortcut, alpha=shortcut_scale)
-
-
 def make_proxy(in_channels, out_channels, stride, block):
     """Return a proxy with initial weights: max-pooling to the node's size, 1x1 convolutions.
 
     Beside a basic block, it has one convolution and norm (section 3.3); beside a bottleneck, two,
     with a quarter of the bottleneck's width between them (section 4.1, depth of the pre-trained
-    model).
+    model). ``block.proxy_width`` is this width, or None for one convolution.
     """
     pool = []
     if stride > 1:
-        # This window and padding give the same output size as strided blocks.
+        # This window and padding give the same output size as strided blocks, with any padding.
         pool.append(nn.MaxPool2d(stride + 1, stride, padding=stride // 2))
     widths = [in_channels, out_channels]
-    if isinstance(block, Bottleneck):
-        widths.insert(1, max(block.conv2.out_channels // SQUEEZE, 1))
+    if block.proxy_width is not None:
+        widths.insert(1, block.proxy_width)
     layers = []
     for before, after in pairwise(widths):
         layers += [nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]

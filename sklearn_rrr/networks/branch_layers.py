@@ -41,6 +41,8 @@ class BranchConv2d(nn.Conv2d):
 
     def forward(self, x):
         shared = x.shape[1] * self.n_branches == self.in_channels
+        if shared and self.groups > self.n_branches > 1:  # a depthwise convolution reads the stump
+            x, shared = x.repeat(1, self.n_branches, 1, 1), False
         if self.form == "looped":
             return self._loop(x, shared)
         groups = self.groups // self.n_branches if shared else self.groups
@@ -81,15 +83,21 @@ class BranchConv2d(nn.Conv2d):
 
 
 class BranchLinear(nn.Module):
-    """One linear head per branch: (B, M, F) -> (B, M, K)."""
+    """One linear head per branch: (B, M, F) -> (B, M, K).
 
-    def __init__(self, n_branches, in_features, out_features):
+    With `standardise`, features x enter as (x - center) · factor; both have the shape (M, F).
+    """
+
+    def __init__(self, n_branches, in_features, out_features, standardise=False):
         super().__init__()
         bound = 1 / math.sqrt(in_features)  # as in nn.Linear
         self.weight = nn.Parameter(
             torch.empty(n_branches, out_features, in_features).uniform_(-bound, bound)
         )
         self.bias = nn.Parameter(torch.empty(n_branches, out_features).uniform_(-bound, bound))
+        shape = n_branches, in_features
+        self.register_buffer("center", torch.zeros(shape) if standardise else None)
+        self.register_buffer("factor", torch.ones(shape) if standardise else None)
 
     def load_linear(self, linear):
         """Copy the weights of a torch.nn.Linear (M = 1)."""
@@ -98,7 +106,19 @@ class BranchLinear(nn.Module):
             self.bias.copy_(linear.bias[None])
 
     def forward(self, x):
-        return torch.einsum("bmf,mkf->bmk", x, self.weight) + self.bias
+        if self.center is not None:
+            x = (x - self.center) * self.factor
+        with torch.autocast(x.device.type, enabled=False):  # a small product of large sums
+            x = x.to(self.weight.dtype)
+            return torch.einsum("bmf,mkf->bmk", x, self.weight) + self.bias
+
+    @torch.no_grad()
+    def fuse(self):
+        """Make the standardisation part of weight and bias, in place."""
+        if self.center is not None:
+            self.weight.mul_(self.factor[:, None])
+            self.bias.sub_((self.weight @ self.center[..., None])[..., 0])
+            self.center = self.factor = None
 
 
 def widen(module, n_branches):

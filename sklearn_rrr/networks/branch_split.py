@@ -6,7 +6,7 @@ RRR-Net (arXiv:2310.01157), section 3.3 and Algorithm 2.
 import torch
 from torch import nn
 
-from sklearn_rrr.backbones.backbone import block_layers
+from sklearn_rrr.backbones.block import block_layers, is_depthwise
 from sklearn_rrr.networks.branch_layers import BranchConv2d
 
 
@@ -52,17 +52,27 @@ def split_aligned(pretrained, branches, n_branches, generator=None):
     and the norms use the same channels in the same order. Branches partition the channels
     where the widths allow it; otherwise channels repeat across branches, never within one.
     """
-    phases = list(zip(pretrained, branches, strict=True))
-    # Draw the outputs of the phases first, so that they do not depend on the number of blocks.
+    rows = list(zip(_list_rows(pretrained), _list_rows(branches), strict=True))
+    # Draw the outputs of the rows first, so that they do not depend on the number of blocks.
     drawn = [
         _draw_channels(*_channels(source[0], target[0], n_branches), n_branches, generator)
-        for source, target in phases
+        for source, target in rows
     ]
     inputs = None  # all channels of the stump
-    for (source_phase, target_phase), outputs in zip(phases, drawn, strict=True):
-        for source, target in zip(source_phase, target_phase, strict=True):
+    for (sources, targets), outputs in zip(rows, drawn, strict=True):
+        for source, target in zip(sources, targets, strict=True):
             _align_block(source, target, inputs, outputs, n_branches, generator)
             inputs = outputs
+
+
+def _list_rows(phases):
+    """Return the rows of phases: lists of a first block and those that repeat it."""
+    rows = []
+    for block in (block for phase in phases for block in phase):
+        if not block.repeats:
+            rows.append([])
+        rows[-1].append(block)
+    return rows
 
 
 def _channels(source, target, n_branches):
@@ -73,16 +83,19 @@ def _channels(source, target, n_branches):
 
 def _align_block(source, target, inputs, outputs, n_branches, generator):
     channels = inputs
+    if is_depthwise(block_layers(source)[0][0]) and channels is None:  # all channels of the stump
+        channels = torch.arange(block_layers(source)[0][0].out_channels).expand(n_branches, -1)
     last = len(block_layers(source)) - 1
     pairs = list(zip(block_layers(source), block_layers(target), strict=True))
     for i, (old, new) in enumerate(pairs):
         if i == last:
             drawn = outputs
-        elif i and old[0].groups > 1:
+        elif is_depthwise(old[0]) or (i and old[0].groups > 1):
             drawn = channels  # a grouped convolution keeps the channels of its input
         else:
             # If the next convolution is grouped, draw equally many channels from each group.
-            groups = pairs[i + 1][0][0].groups
+            following = pairs[i + 1][0][0]
+            groups = 1 if is_depthwise(following) else following.groups
             width = new[0].out_channels // n_branches
             drawn = _draw_channels(old[0].out_channels, width, n_branches, generator, groups)
         _align_layer(old, new, channels, drawn)
@@ -110,6 +123,8 @@ def _align_layer(old, new, inputs, outputs):
 
 def _take_columns(kernel, rows, columns, conv):
     """Return the drawn input channels of a kernel; in a grouped one they differ by row."""
+    if is_depthwise(conv):
+        return kernel
     if conv.groups == 1:
         return kernel[:, columns]
     per_group = conv.in_channels // conv.groups

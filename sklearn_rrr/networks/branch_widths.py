@@ -8,6 +8,7 @@ from itertools import takewhile
 import torch
 
 from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.networks.levels import count_features
 
 MAX_BRANCHES = 256
 
@@ -15,8 +16,8 @@ MAX_BRANCHES = 256
 # ------------------------------------------------------------------------ widths, Eq. (1)
 
 
-def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset=None):
-    """Return the offset a and the planes of each phase of one branch, Eq. (1).
+def fit_widths(backbone, blocks, n_branches, at, n_classes, head_features, width_offset=None):
+    """Return the offset a and the planes of each row of one branch, Eq. (1).
 
     C_b = floor(C_o / sqrt(b)) - a for b branches. Unless `width_offset` is given, a is the
     smallest integer for which all branches together have at most as many parameters
@@ -25,15 +26,15 @@ def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset=None):
     Raises
     ------
     ValueError
-        If a phase would have no channels left; the message gives the largest `n_branches`.
+        If a row would have no channels left; the message gives the largest `n_branches`.
     """
 
-    count = cache(partial(_count_branch, backbone, blocks, at, n_classes))
+    count = cache(partial(_count_branch, backbone, blocks, at, n_classes, head_features))
 
     def find(number):
         if width_offset is None:
             return _smallest_offset(backbone, number, at, count)
-        planes = _widths(backbone, number, at, width_offset)
+        planes = branch_planes(backbone, number, at, width_offset)
         return planes and (width_offset, planes)
 
     found = find(n_branches)
@@ -49,35 +50,48 @@ def fit_widths(backbone, blocks, n_branches, at, n_classes, width_offset=None):
 
 
 def _smallest_offset(backbone, n_branches, at, count):
-    def widths(offset):
-        return _widths(backbone, n_branches, at, offset)
+    def planes(offset):
+        return branch_planes(backbone, n_branches, at, offset)
 
     def fits(offset):  # monotonic: all larger offsets fit, too
-        return n_branches * count(widths(offset)) <= count(backbone.planes[at:])
+        return n_branches == 1 or n_branches * count(n_branches, offset) <= count(1, 0)
 
-    possible = list(takewhile(widths, range(backbone.planes[at])))
+    possible = list(takewhile(planes, range(max(backbone.planes))))
     index = bisect_left(possible, True, key=fits)
-    return (possible[index], widths(possible[index])) if index < len(possible) else None
+    return (possible[index], planes(possible[index])) if index < len(possible) else None
 
 
-def _widths(backbone, n_branches, at, offset):
+def narrow(channels, n_branches, offset):
+    """Return the width C_b of a branch for the width C_o of the backbone, Eq. (1)."""
     # isqrt(C² // b) is floor(C / sqrt(b)) without rounding errors.
-    planes = tuple(math.isqrt(p * p // n_branches) - offset for p in backbone.planes[at:])
-    possible = min(planes) >= 1 and min(map(backbone.inner_width, planes)) >= 1
-    return planes if possible else None
+    return math.isqrt(channels * channels // n_branches) - offset
 
 
-def branch_phases(backbone, blocks, at, planes):
+def branch_planes(backbone, n_branches, at, offset):
+    """Return the planes of each row of one branch, or None if a layer would have no channels."""
+    rows = [row for phase in backbone.rows[at:] for row in phase]
+    planes = tuple(narrow(row.planes, n_branches, offset) for row in rows)
+    inputs = [narrow(backbone.in_channels(at), n_branches, offset)]
+    inputs += [row.out_channels(width) for row, width in zip(rows, planes, strict=True)]
+    pairs = zip(rows, planes, inputs, strict=False)
+    return planes if all(row.is_possible(*widths) for row, *widths in pairs) else None
+
+
+def branch_phases(backbone, blocks, at, n_branches, offset):
     """Yield the phases of one branch, on the meta device."""
+    planes = iter(branch_planes(backbone, n_branches, at, offset))
     channels = backbone.in_channels(at)
-    for i, width in enumerate(planes, at):
+    inputs = narrow(channels, n_branches, offset)
+    for i, rows in enumerate(backbone.rows[at:], at):
+        widths = [next(planes) for _ in rows]
         with torch.device("meta"):
-            phase = backbone.make_phase(i, channels, width, blocks[i])
-        yield phase
-        channels = width * backbone.block.expansion
+            yield backbone.make_phase(i, channels, widths, inputs, blocks[i])
+        channels = inputs = rows[-1].out_channels(widths[-1])
 
 
-def _count_branch(backbone, blocks, at, n_classes, planes):
-    phases = branch_phases(backbone, blocks, at, planes)
+def _count_branch(backbone, blocks, at, n_classes, head_features, n_branches, offset):
+    phases = list(branch_phases(backbone, blocks, at, n_branches, offset))
     n_parameters = sum(p.numel() for phase in phases for p in phase.parameters())
-    return n_parameters + (planes[-1] * backbone.block.expansion + 1) * n_classes
+    stump = [backbone.reduce_phase(i, blocks[i]) for i in range(at)]
+    n_features = count_features(stump, phases, head_features)
+    return n_parameters + (n_features + 1) * n_classes

@@ -18,22 +18,30 @@ class ImageNetwork(nn.Module):
         """Return the logits of every branch: (B, 3, H, W) -> (B, M, K).
 
         `x` is RGB, float in [0, 1] or uint8. If each branch sees different images, call
-        :meth:`forward_features` and then :meth:`forward_branches`.
+        :meth:`forward_stump` and then :meth:`forward_branches`.
         """
-        return self.forward_branches(self.forward_features(x))
+        return self.forward_branches(*self.forward_stump(x))
 
-    def forward_features(self, x):
-        """Run the stump: (B, 3, H, W) -> (B, C, h, w)."""
+    def forward_stump(self, x):
+        """Run the stump: (B, 3, H, W) -> maps (B, C, h, w) and features (B, 1, F)."""
         return self.stump(self.normalize(x))
 
-    def forward_branches(self, features):
-        """Run branches and heads: (B, C, h, w), or (B, M·C, h, w) unshared -> (B, M, K)."""
-        return self.head(self.pool_branches(features))
+    def forward_branches(self, maps, features):
+        """Run branches and heads on the outputs of the stump -> (B, M, K).
 
-    def pool_branches(self, features):
-        """Run the branches and pool their outputs: (B, C, h, w) -> (B, M, F)."""
-        features = self.branches(features)  # (B, M·F, h, w)
-        return features.mean((2, 3)).unflatten(1, (self.n_branches, -1))
+        If each branch sees different images, they are (B, M·C, h, w) and (B, M, F).
+        """
+        return self.head(self.pool_branches(maps, features))
+
+    def pool_branches(self, maps, features):
+        """Run the branches on the outputs of the stump, and return what the heads read.
+
+        Maps (B, C, h, w) and features (B, 1, F) -> (B, M, F').
+        """
+        own = self.branches(maps)
+        if not features.shape[2]:
+            return own
+        return torch.cat([features.expand(-1, self.n_branches, -1), own], 2)
 
     def hold(self, names):
         """Freeze the weights and norm statistics of modules, named as in `named_modules`."""
@@ -70,7 +78,7 @@ class ImageNetwork(nn.Module):
         return self
 
     def first_output_bytes(self, image_size):
-        """Return the bytes of an image's largest activation, the first layer's, in float32."""
+        """Return the bytes of the first convolution's output for one image, in float32."""
         layer = next(m for m in self.stump.modules() if isinstance(m, nn.Conv2d))
         return 4 * layer.out_channels * math.ceil(image_size / layer.stride[0]) ** 2
 

@@ -10,11 +10,13 @@ import copy
 from torch import nn
 
 from sklearn_rrr._validation import check_choice
-from sklearn_rrr.backbones.backbone import PHASES, initialise
+from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.backbones.block import initialise
 from sklearn_rrr.networks.branch_layers import FORMS, BranchConv2d, BranchLinear, widen
 from sklearn_rrr.networks.branch_split import split_aligned, split_kernels
 from sklearn_rrr.networks.branch_widths import branch_phases, fit_widths
 from sklearn_rrr.networks.image_network import ImageNetwork, Normalize
+from sklearn_rrr.networks.levels import Branches, Stump, count_features
 
 
 class RRRNet(ImageNetwork):
@@ -26,8 +28,9 @@ class RRRNet(ImageNetwork):
         Source of the kernels; it is copied, never changed.
     n_classes : int
         K, the number of classes.
-    blocks : tuple of 4 int or None, default=None
-        How many of the first blocks of conv2_x to conv5_x to use; None uses all.
+    blocks : tuple of 4 int or of 4 tuples of int, or None, default=None
+        How many blocks of conv2_x to conv5_x to use, counted as in :attr:`Backbone.depths`, or
+        their positions; None uses all.
     n_branches : int, default=1
         M, the number of branches; 1 leaves the network unsplit.
     split_at : {"conv2_x", "conv3_x", "conv4_x", "conv5_x"}, default="conv4_x"
@@ -42,9 +45,13 @@ class RRRNet(ImageNetwork):
         Algorithm 2 they always do.
     dropout : float, default=0.0
         Probability of dropout after each activation of the last two blocks.
+    head_features : {"last", "all"}, default="last"
+        Features that the heads read: means over the pixels of the last block's output, or also
+        means and standard deviations of each earlier block, standardised by statistics that are
+        part of the head.
     head : {"new", "pretrained"}, default="new"
-        "pretrained" copies the backbone's head; it requires M = 1 and the backbone's
-        number of classes.
+        "pretrained" copies the backbone's head; it requires M = 1, the backbone's number of
+        classes and head_features="last".
     generator : torch.Generator or None, default=None
         Random generator of the split. Fresh weights come from torch's global generator.
 
@@ -54,9 +61,10 @@ class RRRNet(ImageNetwork):
     arguments : dict
         Constructor arguments that rebuild a network of this shape with other weights.
     blocks : tuple of 4 int
+        Number of blocks in each phase.
     width_offset : int
     branch_planes : tuple of int
-        Planes of each phase of one branch.
+        Planes of each row of blocks of one branch.
 
     Examples
     --------
@@ -80,42 +88,44 @@ class RRRNet(ImageNetwork):
         width_offset=None,
         fresh_norms=False,
         dropout=0.0,
+        head_features="last",
         head="new",
         generator=None,
     ):
         super().__init__()
         self.n_branches, self.n_classes = n_branches, n_classes
-        self.blocks = tuple(backbone.depths if blocks is None else blocks)
-        self.image_size = backbone.image_size
+        blocks = tuple(backbone.depths if blocks is None else blocks)
+        kept = [backbone.reduce_phase(i, entry) for i, entry in enumerate(blocks)]
+        self.blocks = tuple(map(count_blocks, kept))
+        self.image_size, self.head_features = backbone.image_size, head_features
         at = PHASES.index(split_at)
         self.width_offset, self.branch_planes = fit_widths(
-            backbone, self.blocks, n_branches, at, n_classes, width_offset
+            backbone, blocks, n_branches, at, n_classes, head_features, width_offset
         )
         self.backbone_name = backbone.name
         self.arguments = {
             "n_classes": n_classes,
-            "blocks": self.blocks,
+            "blocks": blocks,
             "n_branches": n_branches,
             "split_at": split_at,
             "width_offset": self.width_offset,
             "dropout": dropout,
+            "head_features": head_features,
         }
-        kept = [phase[:depth] for phase, depth in zip(backbone.phases, self.blocks, strict=True)]
-
         self.normalize = Normalize(backbone.mean, backbone.std)
-        self.stump = copy.deepcopy(nn.Sequential(*backbone.stem, *kept[:at]))
-        self.branches = nn.Sequential(
-            *_make_branches(backbone, self.blocks, at, self.branch_planes, n_branches)
-        )
+        self.stump = copy.deepcopy(Stump(*backbone.stem, *kept[:at]))
+        phases = list(branch_phases(backbone, blocks, at, n_branches, self.width_offset))
+        n_features = count_features(kept[:at], phases, head_features)
+        self.branches = Branches(*(_make_branches(phase, n_branches) for phase in phases))
+        self.branches.n_branches = n_branches
+        self.stump.head_features = self.branches.head_features = head_features
         splitter = {"paper": split_kernels, "aligned": split_aligned}[split]
         splitter(nn.Sequential(*kept[at:]), self.branches, n_branches, generator)
         if fresh_norms:
             _reset_norms(self.branches)
         if dropout:
             _add_dropout(self.branches, dropout)
-        self.head = BranchLinear(
-            n_branches, self.branch_planes[-1] * backbone.block.expansion, n_classes
-        )
+        self.head = BranchLinear(n_branches, n_features, n_classes, head_features == "all")
         if head == "pretrained":
             self.head.load_linear(backbone.fc)
 
@@ -144,13 +154,17 @@ class RRRNet(ImageNetwork):
 # ------------------------------------------------------------------------------ branches
 
 
-def _make_branches(backbone, blocks, at, planes, n_branches):
-    """Yield the phases of all branches side by side, with initial weights."""
-    for phase in branch_phases(backbone, blocks, at, planes):
-        widen(phase, n_branches)
-        phase.to_empty(device="cpu")
-        initialise(phase)
-        yield phase
+def _make_branches(phase, n_branches):
+    """Return a phase of one branch, on the meta device, as one of all branches side by side."""
+    widen(phase, n_branches)
+    phase.to_empty(device="cpu")
+    initialise(phase)
+    return phase
+
+
+def count_blocks(phase):
+    """Return the number of blocks of a phase as in :attr:`Backbone.depths`."""
+    return 1 + sum(block.repeats for block in phase)
 
 
 def _reset_norms(module):

@@ -23,7 +23,8 @@ class KernelMosaicDisplay(Display):
     Parameters
     ----------
     activations : ndarray of shape (C, n_images, h, w)
-        Activations of C kernels, at least 0.
+        Activations of C kernels, at least 0. Kernels without an activation function, the last ones
+        of an inverted residual block, have absolute values.
     scores : array-like of shape (C,) or None, default=None
         Relevance of the kernels, which are drawn in increasing order of it. None draws them by
         number.
@@ -88,7 +89,7 @@ class KernelMosaicDisplay(Display):
         """
         import_pyplot()
         classifier, steps = unwrap(estimator, "module_", "image_size_")
-        network = classifier.module_
+        network = getattr(classifier.module_, "main", classifier.module_)  # without a companion
         groups = {group.name: group for group in find_groups(network)}
         check_choice("layer", layer, tuple(groups))
         source = classifier._read(preprocess(steps, X), reset=False)

@@ -14,20 +14,24 @@ def activation_maps(network, group, images):
     network : RRRNet
         Network in eval mode.
     group : ChannelGroup
-        Group of C channels. For a residual stream, its last reader is the next layer.
+        Group of C channels. For a stream, the last layer that reads it is the next layer.
     images : Tensor of shape (n, 3, S, S)
         RGB in [0, 1], or uint8.
 
     Returns
     -------
     maps : ndarray of shape (C, n, h, w)
-        Activations after norm and ReLU, at least 0.
+        Activations after norm and activation function, at least 0: where a stream has no activation
+        function, their absolute values.
     """
-    kept = []
-    if group.readers[-1] == "head":
-        hook = network.branches.register_forward_hook(lambda _, __, output: kept.append(output))
+    kept, last = [], network.branches[-1][-1]
+    if group.levels and network.get_submodule(group.levels[-1]) is last:
+        hook = last.register_forward_hook(lambda _, __, output: kept.append(output))
     else:
-        reader = network.get_submodule(group.readers[-1])
+        # A follower in a block without an expansion reads the stream itself.
+        layers = group.followers if group.is_stream and group.followers else group.readers
+        layer = [name for name in layers if name != "head"][-1]
+        reader = network.get_submodule(layer)
         hook = reader.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
     device = next(network.parameters()).device
     try:
@@ -36,7 +40,7 @@ def activation_maps(network, group, images):
                 network(batch.to(device))
     finally:
         hook.remove()
-    return torch.cat(kept).transpose(0, 1).float().cpu().numpy()
+    return torch.cat(kept).transpose(0, 1).float().abs().cpu().numpy()
 
 
 def pick_images(images, number):

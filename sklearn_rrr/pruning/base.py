@@ -98,7 +98,8 @@ class BasePruner(CostPruner, StepwisePruner):
         Number of steps to `target`, at least 1. Each removes the same share of the cost.
     epochs_per_step : int or None, default=None
         Number of epochs of training after each step, at least 0. None divides the number of
-        epochs of the estimator's own fit by the number of trainings.
+        epochs of the estimator's own fit by the number of trainings; if that fit only computes
+        heads, the number of epochs that its backbone recommends for training.
     scoring : str, callable or None, default=None
         Scorer of `results_`, `tolerance` and :meth:`score`, as in scikit-learn. None uses
         accuracy. While fitting, a callable gets a Dataset of the images that were read as X; it

@@ -15,6 +15,7 @@ from functools import partial
 from torch import nn
 
 from sklearn_rrr._validation import check_bool, check_real
+from sklearn_rrr.backbones.block import is_depthwise
 from sklearn_rrr.pruning.base import BasePruner
 from sklearn_rrr.pruning.channel_groups import ChannelGroup
 from sklearn_rrr.pruning.channel_pruner import group_units, rank_units
@@ -152,8 +153,7 @@ def split_convolutions(network):
         if isinstance(module, ConvPair):
             network.set_submodule(name, module.merge())
     for name, module in list(network.named_modules()):
-        depthwise = isinstance(module, nn.Conv2d) and module.groups > 1 == module.weight.shape[1]
-        if isinstance(module, nn.Conv2d) and not depthwise:
+        if isinstance(module, nn.Conv2d) and not is_depthwise(module):
             network.set_submodule(name, ScaledPair.split(module))
     return network
 

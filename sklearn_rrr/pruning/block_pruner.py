@@ -12,18 +12,17 @@ from sklearn_rrr.pruning.removal import drop_blocks, removable_blocks
 class BlockPruner(BasePruner):
     """Remove the residual blocks without which the loss rises least: backward elimination.
 
-    The first block of each phase is never removed, since it changes the resolution and the number
-    of channels. At each step, blocks are ranked by the loss on the hold-out set without them; if
-    no images are held out, by the loss on the training images. A step removes at least one block,
-    so the last one may exceed `target`. Steps are skipped if an earlier one has reached their
-    share already.
+    Blocks that change the resolution or the number of channels, such as the first block of each
+    phase, are never removed. At each step, blocks are ranked by the loss on the hold-out set
+    without them; if no images are held out, by the loss on the training images. A step removes at
+    least one block, so the last one may exceed `target`. Steps are skipped if an earlier one has
+    reached their share already.
 
     Parameters
     ----------
     estimator : classifier or None, default=None
-        Classifier to prune, frozen or to be fitted. None uses
-        ``RRRNetClassifier(blocks=None)``, which keeps all blocks; the default of
-        :class:`RRRNetClassifier`, ``blocks=(1, 1, 1, 1)``, has none to remove.
+        Classifier to prune, frozen or to be fitted. None uses ``RRRNetClassifier()``, which keeps
+        all blocks of its backbone.
     target, cost, tolerance, n_steps, epochs_per_step, scoring : optional
         Amount and course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
     validation_fraction, then, random_state, verbose : optional
@@ -54,16 +53,12 @@ class BlockPruner(BasePruner):
     >>> from sklearn_rrr import BlockPruner, RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> clf = RRRNetClassifier(
-    ...     blocks=(1, 1, 3, 1), n_branches=1, max_epochs=2, image_size=32, random_state=0
+    ...     "synth50", blocks=(1, 1, 3, 1), max_epochs=2, image_size=32, random_state=0
     ... )
     >>> pruner = BlockPruner(clf, target=0.1, n_steps=1).fit(X[:64] / 16, y[:64])
     >>> pruner.estimator_.blocks_
     (1, 1, 2, 1)
     """
-
-    def _make_estimator(self):
-        estimator = super()._make_estimator()
-        return estimator.set_params(blocks=None) if self.estimator is None else estimator
 
     def _check_removable(self, estimator):
         blocks = getattr(estimator, "blocks_", getattr(estimator, "blocks", None))

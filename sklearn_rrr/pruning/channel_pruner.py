@@ -19,8 +19,9 @@ class ChannelPruner(BasePruner):
     """Remove the least important channels of all layers, step by step.
 
     The network becomes narrower: fewer parameters, multiply-adds and activations. Channels that
-    additions tie, those of a residual stream, are removed in all their layers at once. The
-    branches of an RRR-Net lose the same number of channels each.
+    additions tie, those of a residual stream, are removed in all their layers at once, as are those
+    that a depthwise convolution passes on. The branches of an RRR-Net lose the same number of
+    channels each. Heads that read the statistics of all blocks lose those of removed channels.
 
     Parameters
     ----------
@@ -36,7 +37,8 @@ class ChannelPruner(BasePruner):
         ``batches.losses(network)`` yields (loss, labels, weights) for each batch of training
         images; see :class:`~sklearn_rrr.pruning.loss_batches.LossBatches`.
     streams : bool, default=True
-        Whether channels of residual streams are removed, too; else only those inside blocks.
+        Whether channels of residual streams, the outputs of blocks, are removed, too; else only
+        those inside blocks.
     target, cost, tolerance, n_steps, epochs_per_step, scoring : optional
         Amount and course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
     validation_fraction, then, random_state, verbose : optional

@@ -17,14 +17,19 @@ from torch import nn
 
 
 def score_norms(network, groups, batches):
-    """Return |γ| of the norms after the channels, averaged over the norms of a group.
+    """Return |γ| of the norms after the channels, averaged over the gates of a group.
 
     Liu et al. (2017), Learning efficient convolutional networks through network slimming.
     """
     return [
-        torch.stack([network.get_submodule(n).weight.detach().abs() for n in g.norms]).mean(0)
+        _by_channel(g, [network.get_submodule(n).weight.detach().abs() for n in g.gates]).mean(0)
         for g in groups
     ]
+
+
+def _by_channel(group, values):
+    """Return values of norms as an array (…, C); a norm of M branches has M values a channel."""
+    return torch.cat([value.view(-1, group.size) for value in values])
 
 
 def score_l1(network, groups, batches):
@@ -47,17 +52,18 @@ def score_taylor(network, groups, batches):
     """Return the mean over batches of (γ ∂L/∂γ + β ∂L/∂β)², summed over the norms before squaring.
 
     Molchanov et al. (2019), Importance estimation for neural network pruning, Eq. 8. The sum runs
-    over all norms that write to a residual stream.
+    over the gates of a group, such as all norms that write to a residual stream.
     """
     totals, n_batches = [torch.zeros(g.size) for g in groups], 0
-    norms = [[network.get_submodule(n) for n in g.norms] for g in groups]
+    norms = [[network.get_submodule(n) for n in g.gates] for g in groups]
     leaves = [p for group in norms for norm in group for p in (norm.weight, norm.bias)]
     with requiring_grad(leaves):
         for loss, _, _ in batches.losses(network):
             slopes = torch.autograd.grad(loss, leaves)
             products = iter([(p * s).detach().cpu() for p, s in zip(leaves, slopes, strict=True)])
-            for total, group in zip(totals, norms, strict=True):
-                total += sum(next(products) + next(products) for _ in group) ** 2
+            for total, group, gates in zip(totals, groups, norms, strict=True):
+                sums = [next(products) + next(products) for _ in gates]
+                total += _by_channel(group, sums).sum(0) ** 2
             n_batches += 1
     return [total / n_batches for total in totals]
 
@@ -78,11 +84,11 @@ def requiring_grad(parameters):
 def score_fisher(network, groups, batches):
     """Return the Fisher ratio of the channels' mean activations: variance between / within classes.
 
-    Activations are taken after the ReLU inside blocks, and before it for residual streams, where
-    the largest ratio over the blocks counts.
+    Activations are taken after the activation function inside blocks, and before it for streams,
+    where the largest ratio over the blocks counts.
     """
-    names = {name for g in groups for name in g.norms}
-    inside = {name for g in groups if not g.is_stream for name in g.norms}
+    names = {name for g in groups for name in g.gates}
+    inside = {name for g in groups if not g.is_stream for name in g.gates}
     sums = dict.fromkeys(names, 0.0)  # Σ w x for each class, (K, C)
     squares = dict(sums)  # Σ w x², (C,)
     counts = 0.0  # Σ w for each class, (K,)
@@ -97,18 +103,24 @@ def score_fisher(network, groups, batches):
                 sums[name] = sums[name] + one_hot @ x
                 squares[name] = squares[name] + share @ x.square()
     ratios = {name: _fisher(sums[name], squares[name], counts) for name in names}
-    return [torch.stack([ratios[n] for n in g.norms]).amax(0) for g in groups]
+    return [_by_channel(g, [ratios[n] for n in g.gates]).amax(0) for g in groups]
 
 
 @contextmanager
 def _pooling(network, names, rectified):
-    """Yield a dict of the spatial means (B, C) of norms' last outputs, some after a ReLU."""
+    """Yield a dict of the spatial means (B, C) of norms' last outputs.
+
+    Those of the norms in `rectified` are taken after the activation function of their block.
+    """
     pooled = {}
 
     def pool(name):
+        relu = nn.Identity()
+        if name in rectified:
+            relu = network.get_submodule(name.rpartition(".")[0]).relu
+
         def keep(_, __, output):
-            output = output.relu() if name in rectified else output
-            pooled[name] = output.float().mean((2, 3))
+            pooled[name] = relu(output.float().clone()).mean((2, 3))
 
         return keep
 

@@ -16,6 +16,7 @@ from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_para
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
 from sklearn_rrr.images.forms import find_labels
 from sklearn_rrr.images.labels import encode_labels, hold_out
+from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.pruning.run import COSTS, PruningRun
 
 
@@ -139,6 +140,11 @@ class PruningLoop(ImageMetaClassifier):
         estimator = self._make_estimator()
         if isinstance(self.estimator, FrozenEstimator):
             check_is_fitted(self.estimator)
+            if isinstance(_find_classifier(estimator).module_, StackedNet):
+                raise ValueError(
+                    "`estimator` was fitted with a companion, a second network; a pruner needs a "
+                    'single one. Fit it with fine_tuning=FineTuning(companion="none").'
+                )
         for pruner in self._chain():
             # All pruners use the split of the first.
             checked = copy.copy(pruner).set_params(validation_fraction=self.validation_fraction)
@@ -256,7 +262,7 @@ class PruningLoop(ImageMetaClassifier):
         """Return the epochs of each training; by default, all trainings last as long as a fit."""
         if self.epochs_per_step is not None:
             return self.epochs_per_step
-        fit = run.classifier._resolve_epochs(len(run.images))
+        fit = run.classifier._count_training_epochs(len(run.images))
         return max(1, fit // self._count_trainings(run))
 
     def _show_progress(self, items, unit):

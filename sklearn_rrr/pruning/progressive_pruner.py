@@ -18,7 +18,7 @@ import torch
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
 from sklearn_rrr.pruning.activation_maps import activation_maps, pick_images
-from sklearn_rrr.pruning.channel_groups import find_groups, list_blocks, list_layers
+from sklearn_rrr.pruning.channel_groups import find_groups, list_blocks, list_layers, stem_layer
 from sklearn_rrr.pruning.channel_pruner import rank_units
 from sklearn_rrr.pruning.criteria import CRITERIA, score_channels, score_taylor
 from sklearn_rrr.pruning.leave_one_out import score_leave_one_out, score_without
@@ -37,8 +37,9 @@ class ProgressiveKernelPruner(CostPruner):
     A layer is a convolution with its norm. After the irrelevant kernels of a layer are removed,
     this layer, all layers before it and the next one, which reads its output, are retrained; later
     layers keep their weights and norm statistics. The shortcut of a block belongs to the block's
-    last convolution. The head is the last layer: it is retrained only if `streams` removes
-    channels that it reads.
+    last convolution. A depthwise convolution loses the channels of the layer before it, and is
+    retrained with it and the next one. The head is the last layer: it is retrained only if
+    `streams` removes channels that it reads.
 
     Parameters
     ----------
@@ -128,7 +129,8 @@ default="leave_one_out"
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import ProgressiveKernelPruner, RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, image_size=32, random_state=0)
+    >>> form = {"blocks": (1, 1, 1, 1), "n_branches": 2, "image_size": 32}
+    >>> clf = RRRNetClassifier("synth50", max_epochs=2, random_state=0, **form)
     >>> pruner = ProgressiveKernelPruner(clf, criterion="l1", amount=0.25, epochs_per_step=1)
     >>> table = pruner.fit(X[:64] / 16, y[:64]).results_
     >>> table.layer.tolist()[:3]
@@ -315,7 +317,7 @@ def count_share(amount, group):
 
 
 def list_later(network, group):
-    """Return the names of the modules after the last layer that reads a group.
+    """Return the names of the modules after the last layer that reads or writes a group.
 
     Parameters
     ----------
@@ -327,18 +329,19 @@ def list_later(network, group):
     Returns
     -------
     names : list of str
-        Names of convolutions, norms, shortcuts and the head. A shortcut belongs to the layer of
-        its block's last convolution.
+        Names of convolutions, norms, shortcuts and the head, unless it reads the group. A shortcut
+        belongs to the layer of its block's last convolution.
     """
-    layers = [("stump.0", "stump.1")]
+    layers = [stem_layer(network)]
     for name, block in list_blocks(network):
         layers += list_layers(name, block)
         if block.downsample is not None:
             layers[-1] += (f"{name}.downsample",)
-    layers.append(("head",))
-    reads = [any(_holds(names, reader) for reader in group.readers) for names in layers]
-    last = max(np.flatnonzero(reads))
-    return [name for names in layers[last + 1 :] for name in names]
+    # The last block writes channels that only the head reads.
+    ends = group.readers + group.writers
+    last = max(i for i, names in enumerate(layers) if any(_holds(names, end) for end in ends))
+    later = [name for names in layers[last + 1 :] for name in names]
+    return later if "head" in group.readers else [*later, "head"]
 
 
 def _holds(names, inner):

@@ -1,11 +1,12 @@
 """Removal of channels and blocks from a network."""
 
-import itertools
-
 import torch
 from torch import nn
 
+from sklearn_rrr.backbones.block import block_layers, is_depthwise
 from sklearn_rrr.networks.branch_layers import BranchLinear
+from sklearn_rrr.networks.levels import list_levels
+from sklearn_rrr.networks.rrr_net import count_blocks
 from sklearn_rrr.pruning.channel_groups import list_blocks
 from sklearn_rrr.pruning.convolution_pairs import ConvPair, with_weight
 
@@ -24,13 +25,27 @@ def keep_channels(network, group, index):
         Positions of the channels that remain, in ascending order, with the same number in each of
         the group's parts.
     """
+    if "head" in group.readers:  # before the widths of its blocks change
+        network.head = _keep_columns(network.head, mask_levels(network, group, index))
+    everywhere = repeat_positions(index, group.size, network.n_branches)
     for name in group.writers + group.norms:
         network.set_submodule(name, _keep_outputs(network.get_submodule(name), index))
+    for name, norm in zip(group.followers, group.follower_norms, strict=True):
+        kept = everywhere if name in group.shared else index
+        for path in (name, norm):
+            network.set_submodule(path, _keep_outputs(network.get_submodule(path), kept))
     for name in group.readers:
-        module = network.get_submodule(name)
-        network.set_submodule(name, _keep_inputs(module, index, name in group.shared))
+        if name != "head":
+            kept = everywhere if name in group.shared else index
+            network.set_submodule(name, _keep_inputs(network.get_submodule(name), kept))
     network.is_reduced = True
     network.hold(network.frozen_names)
+
+
+def repeat_positions(index, size, n_branches):
+    """Return positions among `size` channels as positions among M copies of them."""
+    starts = size * torch.arange(n_branches, device=index.device)
+    return (index + starts[:, None]).flatten()
 
 
 def _keep_outputs(module, index):
@@ -43,28 +58,17 @@ def _keep_outputs(module, index):
         norm.num_batches_tracked.copy_(module.num_batches_tracked)
         return norm
     bias = None if module.bias is None else module.bias[index]
-    return with_weight(module, module.weight[index], bias)
+    form = {"groups": len(index)} if is_depthwise(module) else {}
+    return with_weight(module, module.weight[index], bias, **form)
 
 
-def _keep_inputs(module, index, shared):
+def _keep_inputs(module, index):
     if isinstance(module, ConvPair):
-        return ConvPair(_keep_inputs(module.basis, index, shared), module.mix).smallest()
-    if isinstance(module, BranchLinear):
-        columns = _inside_parts(index, len(module.weight), module.weight.shape[2])
-        kept = [part[:, i] for part, i in zip(module.weight, columns, strict=True)]
-        head = _head_like(module, torch.stack(kept).shape)
-        head.weight.copy_(torch.stack(kept))
-        head.bias.copy_(module.bias)
-        return head
-    groups = module.groups // module.n_branches if shared else module.groups
-    columns = _inside_parts(index, groups, module.weight.shape[1])
+        return ConvPair(_keep_inputs(module.basis, index), module.mix).smallest()
+    groups, size = module.groups, module.weight.shape[1]
+    columns = index.view(groups, -1) - size * torch.arange(groups, device=index.device)[:, None]
     kept = [part[:, i] for part, i in zip(module.weight.chunk(groups), columns, strict=True)]
     return with_weight(module, torch.cat(kept), module.bias)
-
-
-def _inside_parts(index, parts, size):
-    """Convert positions among all channels to positions in each part: (parts, n)."""
-    return index.view(parts, -1) - size * torch.arange(parts, device=index.device)[:, None]
 
 
 def _norm_like(norm, size):
@@ -72,25 +76,95 @@ def _norm_like(norm, size):
     return made.train(norm.training)
 
 
+# ------------------------------------------------------------------------------- heads
+
+
+def list_columns(network):
+    """Return what the heads of an RRRNet read: a list of (block name, statistics, channels).
+
+    A block has as many columns of the heads as it has statistics and channels in one branch; all
+    channels of the first statistic come first.
+    """
+    names = {block: name for name, block in list_blocks(network)}
+    phases = [phase for phase in network.stump if isinstance(phase, nn.Sequential)]
+    levels = list_levels(phases, network.branches, network.head_features)
+    return [
+        (names[block], n, block_layers(block)[-1][0].out_channels // _count(network, names[block]))
+        for block, n in levels
+    ]
+
+
+def _count(network, name):
+    """Return the number of branches whose channels the outputs of a block are."""
+    return network.n_branches if name.startswith("branches.") else 1
+
+
+def mask_levels(network, group, index):
+    """Return which columns of the heads remain if a group keeps the channels at `index`: (M, F)."""
+    kept = torch.zeros(group.size, dtype=torch.bool, device=network.head.weight.device)
+    kept[index] = True
+    masks = []
+    for name, n_statistics, channels in list_columns(network):
+        mask = kept if name in group.levels else torch.ones_like(kept[:1]).expand(channels)
+        mask = mask.view(-1, channels).expand(network.n_branches, -1)
+        masks.append(mask.repeat(1, n_statistics))
+    return torch.cat(masks, 1)
+
+
+def _keep_columns(head, mask):
+    """Return heads with the columns of a mask (M, F), which has as many in each branch."""
+    rows = head.weight.movedim(2, 1)[mask].view(len(mask), -1, head.weight.shape[1])
+    made = _head_like(head, rows.movedim(1, 2).shape)
+    made.weight.copy_(rows.movedim(1, 2))
+    made.bias.copy_(head.bias)
+    if head.center is not None:
+        made.center.copy_(head.center[mask].view(len(mask), -1))
+        made.factor.copy_(head.factor[mask].view(len(mask), -1))
+    return made
+
+
 def _head_like(head, shape):
     n_branches, n_classes, n_features = shape
-    return BranchLinear(n_branches, n_features, n_classes).to(head.weight.device)
+    made = BranchLinear(n_branches, n_features, n_classes, head.center is not None)
+    return made.to(head.weight.device)
+
+
+# ------------------------------------------------------------------------------- blocks
 
 
 def removable_blocks(network):
-    """Return the names of all blocks but the first of each phase, which cannot be removed."""
-    return [name for name, _ in list_blocks(network) if not name.endswith(".0")]
+    """Return the names of the blocks that repeat others; the other blocks cannot be removed."""
+    return [name for name, block in list_blocks(network) if block.repeats]
 
 
+@torch.no_grad()
 def drop_blocks(network, names):
-    """Remove the blocks of the given names from an RRRNet, in place."""
-    for phase in {name.rpartition(".")[0] for name, _ in list_blocks(network)}:
-        blocks = network.get_submodule(phase).named_children()
-        kept = [block for i, block in blocks if f"{phase}.{i}" not in names]
-        network.set_submodule(phase, nn.Sequential(*kept))
-    phases = [name.rpartition(".")[0] for name, _ in list_blocks(network)]
-    network.blocks = tuple(len(list(phase)) for _, phase in itertools.groupby(phases))
-    network.arguments = {**network.arguments, "blocks": network.blocks}
+    """Remove the blocks of the given names from an RRRNet, in place.
+
+    The other blocks keep their names. Heads that read all blocks lose the columns of those removed.
+    """
+    before = list_columns(network)
+    for name in names:
+        phase, _, position = name.rpartition(".")
+        delattr(network.get_submodule(phase), position)
+    after = {name: n_statistics for name, n_statistics, _ in list_columns(network)}
+    if network.head_features == "all":
+        parts = [
+            torch.arange(n * channels) < after.get(name, 0) * channels
+            for name, n, channels in before
+        ]
+        mask = torch.cat(parts).to(network.head.weight.device)
+        network.head = _keep_columns(network.head, mask.expand(network.n_branches, -1))
+    phases = [
+        phase
+        for part in (network.stump, network.branches)
+        for phase in part
+        if isinstance(phase, nn.Sequential)
+    ]
+    network.blocks = tuple(map(count_blocks, phases))
+    positions = tuple(tuple(int(name) for name, _ in phase.named_children()) for phase in phases)
+    network.arguments = {**network.arguments, "blocks": positions}
+    network.hold(network.frozen_names)
 
 
 # ---------------------------------------------------------------------------- rebuilding
@@ -124,7 +198,11 @@ def reshape_like(network, tensors):
 def _conv_like(conv, name, tensors):
     if (basis := tensors.get(f"{name}.basis.weight")) is None:
         weight = tensors.get(f"{name}.weight")
-        return conv if weight is None else with_weight(conv, torch.empty_like(weight))
+        if weight is None:
+            return conv
+        # A depthwise convolution that lost channels has fewer groups.
+        form = {"groups": min(conv.groups, len(weight))}
+        return with_weight(conv, torch.empty_like(weight), **form)
     return ConvPair(
         with_weight(conv, torch.empty_like(basis)),
         with_weight(conv, torch.empty_like(tensors[f"{name}.mix.weight"]), **ConvPair.MIXING),

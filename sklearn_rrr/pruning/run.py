@@ -112,7 +112,7 @@ class PruningRun:
             clf._settings(len(self.images), self.seed + self._epochs),
             max_epochs=epochs,
             ema_epochs=clf._average_over(epochs),
-            head_init="random",  # leaves the heads as they are
+            head_init="kept",
             norm_warmup_epochs=0,
             patience=None,
             **changes,

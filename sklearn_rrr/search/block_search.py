@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.backbones.backbone import PHASES
-from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.backbones.fine_tuning import DEFAULTS
+from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.classifiers.meta import finite_score
 from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.branch_widths import fit_widths
@@ -74,8 +75,12 @@ class BlockSearch:
         self.split_seed, self.seed = folder.record["seeds"]
         self.scorer = check_scoring(estimator, settings.scoring)
         self.device = resolve_device(estimator.device)
-        with seeded(0, self.device):  # weights are drawn, and are of no use
-            self.backbone = make_backbone(estimator.backbone)
+        with seeded(0, self.device):
+            self.backbone, trained = load_backbone(estimator.backbone, estimator.weights)
+        recommended = self.backbone.fine_tuning
+        recommended = recommended if trained else recommended.from_scratch()
+        tuning = estimator._given_tuning().fill(recommended, DEFAULTS)
+        self.head_features = tuning.head_features
         # Stored, since an unseeded splitter would draw other folds after a resume.
         if "splits" not in folder.record:
             folder.record["splits"] = self._split(groups)
@@ -218,8 +223,10 @@ class BlockSearch:
         """Return an untrained network with these blocks and the branch widths of the first one."""
         e, n_classes = self.estimator, len(self.images.classes)
         at = PHASES.index(e.split_at)
-        offset, _ = fit_widths(self.backbone, START, e.n_branches, at, n_classes, e.width_offset)
-        form = {"n_branches": e.n_branches, "split_at": e.split_at, "width_offset": offset}
+        form = {"n_branches": e.n_branches, "split_at": e.split_at}
+        form["head_features"] = self.head_features
+        sizes = e.n_branches, at, n_classes, self.head_features, e.width_offset
+        form["width_offset"], _ = fit_widths(self.backbone, START, *sizes)
         with seeded(0, self.device):
             return RRRNet(self.backbone, n_classes, blocks=blocks, **form)
 

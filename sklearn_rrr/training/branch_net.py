@@ -71,9 +71,9 @@ class BranchNet(NeuralNet):
 
     def prepare(self, images, training):
         """Move a batch to the device, and augment it in training."""
-        images = images.to(self.device, non_blocking=True)
         if self.kept:
-            return images
+            return tuple(part.to(self.device, non_blocking=True) for part in images)
+        images = images.to(self.device, non_blocking=True)
         if training and self.settings.augmentation is not None:
             images = self.settings.augmentation(as_unit_float(images), self.augmentation_generator_)
         return images.contiguous(memory_format=self.layout)
@@ -91,20 +91,23 @@ class BranchNet(NeuralNet):
         independent = self.module_.training and self.settings.sampling == "independent"
         with self.autocast():
             if self.kept and self.module_.is_frozen("branches"):
+                (features,) = inputs  # (B, M, F)
                 if independent:
-                    parts = inputs.unflatten(0, (self.module_.n_branches, -1))  # (M, B, M, F)
-                    inputs = parts.diagonal(dim1=0, dim2=2).transpose(1, 2)
-                return self.module_.head(inputs)
-            features = inputs if self.kept else self.stump(inputs)
+                    parts = features.unflatten(0, (self.module_.n_branches, -1))  # (M, B, M, F)
+                    features = parts.diagonal(dim1=0, dim2=2).transpose(1, 2)
+                return self.module_.head(features)
+            maps, features = inputs if self.kept else self.stump(inputs)
             if independent:
-                parts = features.unflatten(0, (self.module_.n_branches, -1))  # (M, B, C, h, w)
-                features = parts.transpose(0, 1).flatten(1, 2)
-                features = features.contiguous(memory_format=self.layout)
-            return self.module_.forward_branches(features)
+                maps, features = (
+                    part.unflatten(0, (self.module_.n_branches, -1)).transpose(0, 1).flatten(1, 2)
+                    for part in (maps, features)
+                )  # (B, M·C, h, w) and (B, M, F)
+                maps = maps.contiguous(memory_format=self.layout)
+            return self.module_.forward_branches(maps, features)
 
     def stump(self, images):
         """Run the stump on images, with folded norms if it is frozen."""
-        return self.stumps[0](images) if self.stumps else self.module_.forward_features(images)
+        return self.stumps[0](images) if self.stumps else self.module_.forward_stump(images)
 
     def train_step_single(self, batch, **_):
         images, targets = batch
@@ -154,7 +157,8 @@ class BranchNet(NeuralNet):
             self.notify("on_batch_begin", batch=batch, training=True)
             step = step_fn(batch, **fit_params)
             losses[i] = step["loss"]
-            self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
+            labels, _ = batch[1]
+            self.history.record_batch(f"{prefix}_batch_size", len(labels))
             self.notify("on_batch_end", batch=batch, training=True, **step)
         batches = self.history[-1]["batches"]
         for row, loss in zip(batches, losses.tolist(), strict=True):
@@ -197,12 +201,12 @@ class BranchNet(NeuralNet):
     def kept_features(self, images, validation, epochs):
         """Replace images by cached features of frozen parts, where all epochs share them."""
         used = self.settings.cache_features and self.settings.augmentation is None
-        once = (epochs or self.settings.max_epochs) == 1
+        once = (epochs or self.settings.max_epochs) <= 1
         if not used or once or not self.module_.is_frozen("stump"):
             yield images, validation
             return
         example = self.frozen_features(images.__getitems__([0])[0])
-        form = self.settings.batch_size, example.shape[1:], example.dtype
+        form = self.settings.batch_size, example
         with keep_features([images, validation], self.frozen_features, *form) as kept:
             self.kept = kept is not None
             try:
@@ -211,12 +215,12 @@ class BranchNet(NeuralNet):
                 self.kept = False
 
     def frozen_features(self, images):
-        """Return the outputs of the frozen parts for a batch of images."""
+        """Return the outputs of the frozen parts for a batch of images, a tuple of tensors."""
         self._set_training(False)
         with torch.no_grad(), self.autocast():
-            features = self.stump(self.prepare(images, training=False))
+            parts = self.stump(self.prepare(images, training=False))
             pool = self.module_.is_frozen("branches")
-            return self.module_.pool_branches(features) if pool else features
+            return (self.module_.pool_branches(*parts),) if pool else parts
 
     @contextmanager
     def folded_stump(self):
@@ -235,5 +239,6 @@ class BranchNet(NeuralNet):
         """Prepare training: adapt the norms of frozen parts, and initialise the heads."""
         if self.settings.norm_warmup_epochs:
             warm_up_norms(self, images)
-        if self.settings.head_init == "ridge":
+        standardised = self.module_.head_features == "all" and self.settings.head_init != "kept"
+        if self.settings.head_init == "ridge" or standardised:
             start_heads(self, images)

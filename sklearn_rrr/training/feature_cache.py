@@ -22,7 +22,7 @@ class KeptFeatures(Dataset):
     ----------
     images : LabelledSet
     compute : callable
-        Function from images (B, 3, S, S) to features (B, …).
+        Function from images (B, 3, S, S) to a tuple of features (B, …).
     batch_size : int
         Number of images per call of `compute`.
     folder : path or None
@@ -32,26 +32,32 @@ class KeptFeatures(Dataset):
     reads_dataset = False
 
     def __init__(self, images, compute, batch_size, folder=None):
-        self.labels, self.weights, self.features = images.labels, images.weights, None
+        self.labels, self.weights, self.parts = images.labels, images.weights, None
         done = 0
         for batch in np.array_split(np.arange(len(images)), math.ceil(len(images) / batch_size)):
-            part = compute(images.__getitems__(batch)[0]).cpu().movedim(1, -1)  # channels last
-            if self.features is None:
-                self.features = _allocate((len(images), *part.shape[1:]), part.dtype, folder)
-            self.features[done : done + len(part)] = part
-            done += len(part)
+            parts = [p.cpu().movedim(1, -1) for p in compute(images.__getitems__(batch)[0])]
+            if self.parts is None:
+                shapes = [(len(images), *p.shape[1:]) for p in parts]  # channels last
+                self.parts = [
+                    _allocate(shape, p.dtype, folder)
+                    for shape, p in zip(shapes, parts, strict=True)
+                ]
+            for stored, part in zip(self.parts, parts, strict=True):
+                stored[done : done + len(part)] = part
+            done += len(batch)
 
     def __len__(self):
         return len(self.labels)
 
     def __getitems__(self, indices):
-        """Return features and targets, in the order that LabelledSet uses."""
+        """Return a tuple of features, and targets, in the order that LabelledSet uses."""
         index = torch.as_tensor(np.asarray(indices))
-        return self.features[index.flatten()].movedim(-1, 1), batch_targets(self, index)
+        parts = tuple(part[index.flatten()].movedim(-1, 1) for part in self.parts)
+        return parts, batch_targets(self, index)
 
 
 def _allocate(shape, dtype, folder):
-    if folder is None:
+    if folder is None or not math.prod(shape):
         return torch.empty(shape, dtype=dtype)
     size = math.prod(shape)
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
@@ -60,7 +66,7 @@ def _allocate(shape, dtype, folder):
 
 
 @contextmanager
-def keep_features(datasets, compute, batch_size, shape, dtype):
+def keep_features(datasets, compute, batch_size, example):
     """Compute the features of data sets once, and cache them inside the block.
 
     Up to MEMORY_BYTES, they are in memory; above that, up to FILE_BYTES, they are in files of a
@@ -70,12 +76,11 @@ def keep_features(datasets, compute, batch_size, shape, dtype):
     ----------
     datasets : list of LabelledSet or None
     compute : callable
-        Function from images (B, 3, S, S) to features (B, …).
+        Function from images (B, 3, S, S) to a tuple of features (B, …).
     batch_size : int
         Number of images per call of `compute`.
-    shape : tuple of int
-        Shape of the features of one image.
-    dtype : torch.dtype
+    example : tuple of Tensor
+        Features of one image.
 
     Yields
     ------
@@ -83,7 +88,7 @@ def keep_features(datasets, compute, batch_size, shape, dtype):
         One cache per data set; None if the features do not fit.
     """
     n_images = sum(len(images) for images in datasets if images is not None)
-    size = n_images * math.prod(shape) * dtype.itemsize
+    size = n_images * sum(part.nbytes for part in example)
     with ExitStack() as stack:
         folder, kept = None, None
         try:

@@ -13,7 +13,7 @@ def warm_up_norms(net, images):
     net.augmentation_generator_.manual_seed(seed + 1)
     frozen = net.module_.eval().frozen_parts()
     frozen.train()
-    forward = net.module_ if len(frozen) > 1 else net.module_.forward_features
+    forward = net.module_ if len(frozen) > 1 else net.module_.forward_stump
     with explained_memory(net.settings.batch_size), torch.no_grad():
         for _ in range(net.settings.norm_warmup_epochs):
             for batch, _ in net.load(images, sampler):

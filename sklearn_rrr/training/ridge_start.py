@@ -2,64 +2,19 @@
 
 A random head sends large, random gradients into pre-trained features; a head that already
 classifies does not (Kumar et al. 2022, Fine-tuning can distort pretrained features and
-underperform out-of-distribution). B is the batch size, M the number of branches, F of features,
-K of classes.
+underperform out-of-distribution).
 """
 
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.training.batches import EpochBatches
-from sklearn_rrr.training.devices import explained_memory
-
-PENALTY = 1.0  # on standardised features
-SCALE = 8.0  # from regression targets 0 and 1 to logits
-
-
-class RidgeHeads:
-    """Ridge regression from sums that are accumulated over batches of features.
-
-    Computes on the CPU in float64, whatever the network's device, and stores M · F² numbers.
-
-    Parameters
-    ----------
-    n_classes : int
-        K, the number of classes.
-    """
-
-    def __init__(self, n_classes):
-        self.n_classes = n_classes
-        self.total = self.sum_x = self.sum_xx = self.sum_xy = self.sum_y = 0.0
-
-    def update(self, features, labels, weights):
-        """Add a batch: features (B, M, F), labels (B,) in 0 to K - 1, weights (B,) or (B, M)."""
-        x = features.detach().cpu().double().transpose(0, 1)  # (M, B, F)
-        share = weights.cpu().double().view(len(weights), -1).T[..., None]  # (1 or M, B, 1)
-        y = F.one_hot(labels.cpu(), self.n_classes).double()
-        self.total += share.sum(1)  # (1 or M, 1)
-        self.sum_x += (x * share).sum(1)  # (M, F)
-        self.sum_xx += x.transpose(1, 2) @ (x * share)  # (M, F, F)
-        self.sum_y += (y * share).sum(1)  # (1 or M, K)
-        self.sum_xy += x.transpose(1, 2) @ (y * share)  # (M, F, K)
-
-    @torch.no_grad()
-    def write(self, head):
-        """Write the solution into a BranchLinear head of M branches, F features, K classes."""
-        mean, prior = self.sum_x / self.total, self.sum_y / self.total
-        total = self.total[..., None]
-        covariance = self.sum_xx / total - mean[:, :, None] * mean[:, None]
-        variance = covariance.diagonal(dim1=1, dim2=2)
-        deviation = variance.clamp(min=1e-12).sqrt()  # (M, F)
-        correlation = covariance / (deviation[:, :, None] * deviation[:, None])
-        correlation.diagonal(dim1=1, dim2=2).add_(PENALTY)
-        common = self.sum_xy / total - mean[:, :, None] * prior[:, None]  # (M, F, K)
-        slopes = torch.linalg.solve(correlation, common / deviation[:, :, None])
-        slopes = SCALE * (slopes / deviation[:, :, None]).transpose(1, 2)  # (M, K, F)
-        head.weight.copy_(slopes)
-        head.bias.copy_(SCALE * prior - (slopes @ mean[:, :, None])[..., 0])
+from sklearn_rrr.training.devices import explained_memory, prediction_batch
+from sklearn_rrr.training.memory import keeping_memory
+from sklearn_rrr.training.ridge import RidgeSums
 
 
 def start_heads(net, images):
@@ -68,19 +23,64 @@ def start_heads(net, images):
     The pass also sets the statistics of the trainable norms, so the network can predict
     before its first step.
     """
-    sampler = EpochBatches(len(images), net.settings.batch_size, net.settings.seed + 2)
-    net.module_.train()
-    heads = RidgeHeads(net.module_.n_classes)
+    module, settings = net.module_, net.settings
+    network, batch_size = _prepare(net, images)
+    sampler = EpochBatches(len(images), batch_size, settings.seed + 2)
+    n_branches, n_classes, n_features = module.head.weight.shape
+    heads = [RidgeSums(len(images), n_features, n_classes) for _ in range(n_branches)]
     with (
-        averaging_norms(net.module_),
-        explained_memory(net.settings.batch_size),
+        averaging_norms(network),
+        explained_memory(batch_size),
+        keeping_memory(),
         torch.no_grad(),
         net.autocast(),
     ):
-        for batch, targets in net.load(images, sampler):
-            stump = net.module_.forward_features(net.prepare(batch, training=False))
-            heads.update(net.module_.pool_branches(stump), *targets)
-    heads.write(net.module_.head)
+        for batch, (labels, weights) in net.load(images, sampler):
+            parts = network.forward_stump(net.prepare(batch, training=False))
+            features = network.pool_branches(*parts).float().cpu()  # (B, M, F)
+            for i, head in enumerate(heads):
+                share = weights if weights.ndim == 1 else weights[:, i]
+                head.update(features[:, i], labels, share)
+    with torch.autocast("cpu", enabled=False):
+        if settings.head_init == "ridge":
+            write_heads(module.head, [head.solve() for head in heads])
+        else:
+            write_statistics(module.head, [head.standardise() for head in heads])
+
+
+def _prepare(net, images):
+    """Return the network that computes the features, and the number of images in a batch.
+
+    A frozen network computes them as in prediction. Norms that learn use the statistics of their
+    batch, as in training.
+    """
+    module, device = net.module_, torch.device(net.device)
+    if not (module.is_frozen("stump") and module.is_frozen("branches")):
+        return module.train(), net.settings.batch_size
+    folded = fold_norms(module).to(device, memory_format=net.layout)
+    return folded, prediction_batch(device, module.first_output_bytes(images.image_size))
+
+
+@torch.no_grad()
+def write_heads(head, solutions):
+    """Write a Ridge for each branch into a BranchLinear head."""
+    if head.center is not None:
+        write_statistics(head, [(ridge.center, ridge.factor) for ridge in solutions])
+    for i, ridge in enumerate(solutions):
+        weight, bias = ridge.weight, ridge.bias
+        if head.center is None:
+            weight = weight * ridge.factor
+            bias = bias - weight @ ridge.center
+        head.weight[i].copy_(weight)
+        head.bias[i].copy_(bias)
+
+
+@torch.no_grad()
+def write_statistics(head, statistics):
+    """Write centers and factors, a pair for each branch, into a standardising head."""
+    for i, (center, factor) in enumerate(statistics):
+        head.center[i].copy_(center)
+        head.factor[i].copy_(factor)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Settings:
     lr_schedule: str = "constant"
     ema_epochs: int = 0
     norm_warmup_epochs: int = 0
-    head_init: str = "random"
+    head_init: str = "random"  # or "ridge", or "kept": leaves heads and their statistics
     augmentation: object = None
     cache_features: bool = True
     sampling: str = "shared"

@@ -67,7 +67,7 @@ def test_as_estimators(model, digits, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "model").predict(X), best.predict(X))
     best.partial_fit(X, y)
     with pytest.raises(ValueError, match="`max_epochs` must be an int"):
-        clf.set_params(max_epochs=0).fit(X, y)
+        clf.set_params(max_epochs=-1).fit(X, y)
 
 
 def test_the_five_models():

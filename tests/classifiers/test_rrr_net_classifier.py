@@ -13,19 +13,18 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
-from torchvision.models.resnet import Bottleneck
 
 from sklearn_rrr import (
-    Backbone,
     FineTuning,
     RRRNetClassifier,
     count_parameters,
     load_backbone,
     register_backbone,
 )
+from sklearn_rrr.backbones.bottleneck import Bottleneck
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS
 from sklearn_rrr.backbones.registry import make_backbone
-from sklearn_rrr.backbones.resnet import TORCHVISION
+from sklearn_rrr.backbones.resnet import TORCHVISION, make_resnet
 
 
 def test_attributes(small, digits):
@@ -142,16 +141,17 @@ def tiny_tuned():
         lr_schedule="linear",
     )
     sizes = {"planes": (4, 8, 8, 16), "image_size": 16}
-    return Backbone("tiny_tuned", Bottleneck, (1, 1, 1, 1), **sizes, fine_tuning=tuning)
+    return make_resnet("tiny_tuned", Bottleneck, (1, 1, 1, 1), **sizes, fine_tuning=tuning)
 
 
+@pytest.mark.filterwarnings("ignore:The training loss was still falling")
 def test_auto_is_what_the_backbone_recommends(small, digits):
     weights = tiny_tuned().state_dict()
     settings = {"fine_tuning": None, "max_epochs": None, "weights": weights}
     clf = small(backbone="tiny_tuned", **settings).fit(*digits)
     assert clf.fine_tuning_ == tiny_tuned().fine_tuning.fill(DEFAULTS, FineTuning(**NO_WARM_UP))
     assert clf.trainable_ == "all"
-    assert len(clf.history_) == 10  # at least 10 epochs
+    assert len(clf.history_) == 5  # the fewest
     used = clf.net_.settings
     assert (used.learning_rate, used.stump_lr_factor, used.lr_schedule) == (0.004, 0.25, "linear")
     assert used.head_init == "ridge"
@@ -236,7 +236,9 @@ def test_backbone_without_weights_says_that_it_is_random(small, digits):
     assert clf.trainable_ == "all"
 
 
-@pytest.mark.parametrize(("n", "epochs"), [(20, 300), (400, 80), (1000, 32), (10**6, 10)])
+@pytest.mark.parametrize(
+    ("n", "epochs"), [(20, 300), (400, 80), (1000, 32), (2640, 25), (16_000, 13), (10**6, 5)]
+)
 def test_epochs_follow_the_work(n, epochs):
     clf = RRRNetClassifier()  # private, as it would take hours
     clf.fine_tuning_ = FineTuning(steps=1000)
@@ -266,7 +268,7 @@ def test_the_papers_epochs():
         ("trainable", "stump", "`trainable` must be one of 'head', 'branches', 'all'"),
         ("width_offset", 100, "`width_offset`=100 would leave the branches of 'tiny' without"),
         ("dropout", 1.0, r"`dropout` must be a number in \[0, 0.99\]; got 1.0"),
-        ("max_epochs", 0, "`max_epochs` must be an int of at least 1; got 0"),
+        ("max_epochs", -1, "`max_epochs` must be an int of at least 0; got -1"),
         ("batch_size", 1, "`batch_size` must be an int of at least 2; got 1. Batch norm"),
         ("learning_rate", 0, r"`learning_rate` must be a number in \(0, inf\); got 0"),
         ("lr_schedule", "step", "`lr_schedule` must be one of 'constant', 'linear', 'c"),

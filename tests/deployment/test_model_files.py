@@ -56,6 +56,35 @@ def test_loaded_classifier_predicts_the_same(small, digits, tmp_path, kind):
     pd.testing.assert_frame_equal(again.history_, clf.history_)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "head_features", "split_at", "n_branches"),
+    [
+        ("tiny_mobile", "last", "conv2_x", 2),
+        ("tiny_mobile", "all", "conv2_x", 1),
+        ("tiny_mobile", "all", "conv4_x", 2),
+        ("tiny", "all", "conv4_x", 2),
+    ],
+)
+def test_any_backbone_and_head_in_files(
+    small, digits, tmp_path, backbone, head_features, split_at, n_branches
+):
+    X, y = digits
+    form = {"backbone": backbone, "split_at": split_at, "n_branches": n_branches}
+    clf = small(**form, head_features=head_features, head_init="ridge", max_epochs=1).fit(X, y)
+    save(clf, tmp_path / "a.safetensors")
+    again = load(tmp_path / "a.safetensors")
+    np.testing.assert_allclose(again.predict_proba(X), clf.predict_proba(X), rtol=1e-4, atol=1e-6)
+    assert again.module_.arguments == clf.module_.arguments
+    again.partial_fit(X, y)
+    export_onnx(clf, tmp_path / "a.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (5, 19, 23, 3), dtype=np.uint8)
+    for engine in ("onnxruntime", "openvino"):
+        light = OnnxClassifier(tmp_path / "a.onnx", engine=engine)
+        np.testing.assert_allclose(
+            light.predict_branches(images), clf.predict_branches(images), atol=1e-4
+        )
+
+
 def test_loaded_classifier_trains_on(small, digits, tmp_path):
     images, labels = digits
     clf = small(trainable="branches").fit(images, labels)
@@ -236,6 +265,13 @@ CONTENTS = {
     ),
     "many blocks": put(
         {"dict": list((ARGUMENTS | {"blocks": [10**6, 1, 1, 1]}).items())}, "network", "arguments"
+    ),
+    "unknown positions of blocks": put(
+        {"dict": list((ARGUMENTS | {"blocks": [[0, 7], [0], [0], [0]]}).items())},
+        *("network", "arguments"),
+    ),
+    "blocks of three phases": put(
+        {"dict": list((ARGUMENTS | {"blocks": [1, 1, 1]}).items())}, "network", "arguments"
     ),
     "an unknown argument": put(
         {"dict": list((ARGUMENTS | {"x": 0}).items())}, "network", "arguments"

@@ -61,6 +61,15 @@ def test_ten_tasks_share_one_backbone(digits, weights, tmp_path):
         assert n_task < 0.25 * n_whole
 
 
+def test_task_of_inverted_residuals(digits, tmp_path):
+    torch.manual_seed(0)
+    weights = make_backbone("tiny_mobile").state_dict()
+    clf = fit(digits, weights, backbone="tiny_mobile", n_removed=4)
+    store = MultiTaskStore(tmp_path, "tiny_mobile", weights).add("digits", clf)
+    again = store.load("digits")
+    np.testing.assert_array_equal(again.predict_proba(digits[0]), clf.predict_proba(digits[0]))
+
+
 def test_the_delta_is_what_is_not_shared(fitted, weights, tmp_path):
     save_task(fitted, tmp_path / "task")
     saved, delta = load_file(tmp_path / "task"), fitted.task_delta_

@@ -34,6 +34,7 @@ from sklearn_rrr.nettailor import nettailor_classifier
 from sklearn_rrr.nettailor.nettailor_classifier import PUBLISHED
 from sklearn_rrr.nettailor.paths import BLOCK
 from sklearn_rrr.nettailor.penalty import TailoringPenalty, residual_blocks
+from sklearn_rrr.networks.stacked_net import StackedNet
 
 SMALL = {"backbone": "tiny", "max_epochs": 1, "batch_size": 16}
 SMALL |= {"precision": "fp32", "random_state": 0, "tolerance": 1.0}
@@ -419,6 +420,44 @@ def test_all_blocks_may_go(make, digits):
     clf = make(n_removed=6).fit(*digits)
     assert not residual_blocks(clf.module_)
     assert clf.predict_proba(digits[0]).shape == (120, 4)
+
+
+@pytest.mark.parametrize("n_removed", [3, 12])
+def test_inverted_residuals_and_files(digits, tmp_path, n_removed):
+    """The default teacher has the head of the student, whatever a classifier's would read."""
+    X, y = digits
+    settings = SMALL | {"backbone": "tiny_mobile", "weights": None, "n_removed": n_removed}
+    tuning = TailoringFineTuning(augmentation="none", head_features="all", head_init="ridge")
+    clf = NetTailorClassifier(**settings, fine_tuning=tuning).fit(X, y)
+    assert clf.teacher_.module_.head_features == clf.module_.head_features == "last"
+    assert len(residual_blocks(clf.module_)) <= 12 - n_removed
+    save(clf, tmp_path / "a")
+    np.testing.assert_array_equal(load(tmp_path / "a").predict_proba(X), clf.predict_proba(X))
+    export_onnx(clf, tmp_path / "a.onnx")
+    light = OnnxClassifier(tmp_path / "a.onnx")
+    np.testing.assert_allclose(light.predict_proba(X), clf.predict_proba(X), atol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "tiny_mobile"])
+def test_teacher_may_read_all_blocks(digits, small, backbone):
+    tuning = {"head_features": "all", "head_init": "ridge"}
+    teacher = small(backbone=backbone, blocks=None, n_branches=1, max_epochs=1, **tuning)
+    teacher.fit(*digits)
+    settings = SMALL | {"backbone": backbone, "weights": None, "n_removed": 2}
+    clf = NetTailorClassifier(**settings, teacher=FrozenEstimator(teacher), fine_tuning=PLAIN)
+    clf.fit(*digits)
+    assert clf.teacher_ is teacher
+    assert clf.module_.head.center is None
+
+
+def test_teacher_with_a_companion_is_refused(small, digits):
+    teacher = small(blocks=None, n_branches=1, max_epochs=1).fit(*digits)
+    module = teacher.module_
+    teacher.module_ = StackedNet(module, module, 16, 16)
+    settings = SMALL | {"weights": None, "n_removed": 2}
+    clf = NetTailorClassifier(**settings, teacher=FrozenEstimator(teacher), fine_tuning=PLAIN)
+    with pytest.raises(ValueError, match=r"`teacher` must have a single network; got a .*comp"):
+        clf.fit(*digits)
 
 
 def test_basic_blocks_and_strings(digits):

@@ -14,7 +14,7 @@ from sklearn_rrr.nettailor.tailored_net import TailoredNet, make_proxy
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.networks.rrr_net import RRRNet
 
-BACKBONES = ["tiny", "tiny_basic"]
+BACKBONES = ["tiny", "tiny_basic", "tiny_mobile"]
 
 
 @pytest.fixture(params=BACKBONES)
@@ -47,7 +47,10 @@ def example(backbone):
     set_attention(network, lambda node, origin: torch.randn((), generator=numbers))
     last = network.n_nodes
     kept = [(1, BLOCK), (2, BLOCK), (2, 0), (4, 1), (4, BLOCK), (4, 2), (3, 2), (5, 4), (5, 2)]
-    kept += [(6, BLOCK), (6, 3)] if last == 6 else []
+    kept += [(6, BLOCK), (6, 3)] if last >= 6 else []
+    if last == 12:  # the last node has no block, and keeps its activation
+        kept += [(7, BLOCK), (7, 5), (8, 5), (8, 7), (9, BLOCK), (9, 8), (9, 7), (10, BLOCK)]
+        kept += [(10, 9), (11, BLOCK), (12, 11), (12, 10)]
     return network, kept
 
 
@@ -68,7 +71,7 @@ def test_attention_on_the_blocks_is_the_pretrained_network(backbone, images):
 
 
 def test_blocks_alone_are_the_pretrained_network(backbone, images):
-    paths = [(node, BLOCK) for node in range(1, sum(backbone.depths) + 1)]
+    paths = [(node, BLOCK) for node in range(1, len(residual_blocks(backbone)) + 1)]
     network = TailoredNet(backbone, backbone.fc.out_features, paths=paths, static=True).eval()
     network.head.load_linear(backbone.fc)
     with torch.no_grad():
@@ -112,8 +115,8 @@ def test_folding_merges_what_a_node_adds_up(backbone, shake, images):
 
 
 def test_dead_nodes_are_gone(backbone):
-    network = TailoredNet(backbone, 5, n_skips=6)
-    last = network.n_nodes
+    last = len(residual_blocks(backbone))
+    network = TailoredNet(backbone, 5, n_skips=last)
     static = network.restrict([(1, BLOCK), (last, 1)]).make_static()
     assert list(static.branches.nodes) == ["1", str(last)]
     assert len(residual_blocks(static)) == 1
@@ -132,6 +135,20 @@ def test_the_same_network_is_made_again_from_its_arguments(backbone, images):
             assert torch.equal(again.eval()(images), form.eval()(images))
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.no_grad()
+def test_a_node_without_its_block_keeps_the_activation(name):
+    network = TailoredNet(make_backbone(name), 3)
+    blocks = residual_blocks(network)
+    network = network.restrict([p for p in network.paths if p[1] == p[0] - 1]).make_static()
+    assert not residual_blocks(network)
+    x = torch.randn(1, 1, 50, 50) * 9
+    for number, block in enumerate(blocks, 1):
+        node = network.branches.nodes[str(number)]
+        node.proxies[str(number - 1)] = nn.Identity()
+        torch.testing.assert_close(node({number - 1: x.clone()}), block.activate(x.clone()))
+
+
 @pytest.mark.parametrize("size", [32, 37, 50])
 def test_proxies_bring_any_size_to_that_of_the_blocks(backbone, size):
     network = TailoredNet(backbone, 3, n_skips=6).eval()  # over three strides
@@ -146,6 +163,13 @@ def test_proxies_are_lean():
     assert count_parameters(proxy) == 2 * 256 * 16 + 2 * (16 + 256)
     kinds = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.BatchNorm2d]
     assert [type(module) for module in proxy] == kinds
+
+
+def test_proxies_beside_inverted_residuals():
+    *_, inverted, last = residual_blocks(make_backbone("efficientnet_lite0"))
+    assert count_parameters(make_proxy(112, 320, 2, inverted)) == 112 * 320 + 2 * 320
+    proxy = make_proxy(320, 1280, 1, last)  # else as large as the block
+    assert count_parameters(proxy) == 80 * (320 + 1280) + 2 * (80 + 1280)
 
 
 def test_blocks_are_frozen_and_statistics_are_not(backbone, images):
@@ -208,7 +232,7 @@ def test_penalty_pulls_each_node(backbone, images):
     with TailoringPenalty(student, teacher, {}, 0.0, 1.0, torch.device("cpu")) as penalty:
         logits = student(images)
         value = penalty(images)
-    x = student.stump(student.normalize(images))
+    x, _ = student.forward_stump(images)
     outputs, total = {0: x}, nn.functional.mse_loss(logits, teacher(images))
     for (number, node), block in zip(
         student.branches.nodes.items(), residual_blocks(teacher), strict=True

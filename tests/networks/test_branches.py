@@ -6,9 +6,13 @@ from functools import cache
 import pytest
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from sklearn_rrr.backbones.backbone import PHASES, Backbone
+from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.backbones.basic_block import BasicBlock
+from sklearn_rrr.backbones.block import Block, block_layers, is_depthwise, layer_names
+from sklearn_rrr.backbones.bottleneck import Bottleneck
+from sklearn_rrr.backbones.mobilenet import make_mobilenet
+from sklearn_rrr.backbones.resnet import make_resnet
 from sklearn_rrr.networks.branch_layers import BranchConv2d, BranchLinear, widen
 from sklearn_rrr.networks.branch_split import split_kernels
 from sklearn_rrr.networks.rrr_net import RRRNet
@@ -18,6 +22,7 @@ FORMS = {
     "bottleneck": (Bottleneck, {}),
     "wide": (Bottleneck, {"width_per_group": 128}),
     "next": (Bottleneck, {"groups": 4, "width_per_group": 32}),
+    "mobile": (None, {"stem": 16, "same": True, "eps": 1e-3}),
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 every_split = pytest.mark.parametrize("split_at", PHASES)
@@ -28,7 +33,13 @@ def make_backbone(form, planes=(16, 16, 16, 32)):
     """Return a backbone whose norms differ in every channel."""
     torch.manual_seed(0)
     block, options = FORMS[form]
-    backbone = Backbone(form, block, (2, 2, 1, 2), planes, image_size=32, **options)
+    if form == "mobile":
+        a, b, c, d = planes
+        rows = [(1, 3, 1, 1, a), (2, 3, 2, 2, a), (2, 5, 2, 2, b), (1, 3, 2, 2, c), (2, 5, 1, 2, c)]
+        rows += [(2, 5, 2, 2, c)]
+        backbone = make_mobilenet(form, rows, last=d, image_size=32, **options)
+    else:
+        backbone = make_resnet(form, block, (2, 2, 1, 2), planes, image_size=32, **options)
     for m in backbone.modules():
         if isinstance(m, nn.BatchNorm2d):
             for tensor in (m.weight.data, m.running_var):
@@ -54,14 +65,17 @@ def sources_of(backbone, split_at):
 @every_split
 @pytest.mark.parametrize("shared", [True, False])
 def test_grouped_and_looped_agree(form, split_at, shared):
-    net = make_net(make_backbone(form), 3, split_at).double().train()
-    features = net.forward_features(torch.rand(4, 3, 32, 32, dtype=torch.double)).detach()
-    features = features if shared else torch.rand_like(features.repeat(1, 3, 1, 1))
+    net = make_net(make_backbone(form), 3, split_at, head_features="all").double().train()
+    with torch.no_grad():
+        maps, features = net.forward_stump(torch.rand(4, 3, 32, 32, dtype=torch.double))
+    if not shared:
+        maps, features = maps.repeat(1, 3, 1, 1), features.repeat(1, 3, 1)
+        maps, features = torch.rand_like(maps), torch.rand_like(features)
     results = {}
     for kind in ("grouped", "looped"):
         net.set_branch_form(kind).zero_grad()
-        x = features.clone().requires_grad_()
-        logits = net.forward_branches(x)
+        x = maps.clone().requires_grad_()
+        logits = net.forward_branches(x, features)
         (logits * torch.arange(36).view(4, 3, 3)).sum().backward()
         parameters = [*net.branches.parameters(), *net.head.parameters()]
         results[kind] = [logits, x.grad, *(p.grad for p in parameters)]
@@ -73,15 +87,21 @@ def test_grouped_and_looped_agree(form, split_at, shared):
 @every_form
 @every_split
 def test_shared_features_equal_repeated_ones(form, split_at):
-    net = make_net(make_backbone(form), 3, split_at).eval()
+    net = make_net(make_backbone(form), 3, split_at, head_features="all").eval()
     with torch.inference_mode():
-        features = net.forward_features(torch.rand(2, 3, 32, 32))
-        logits = net.forward_branches(features)
-        torch.testing.assert_close(net.forward_branches(features.repeat(1, 3, 1, 1)), logits)
-        own = torch.cat([features, torch.zeros_like(features), features], 1)
-        changed = (net.forward_branches(own) - logits).abs().amax((0, 2))
+        maps, features = net.forward_stump(torch.rand(2, 3, 32, 32))
+        logits = net.forward_branches(maps, features)
+        repeated = maps.repeat(1, 3, 1, 1), features.repeat(1, 3, 1)
+        torch.testing.assert_close(net.forward_branches(*repeated), logits)
+        for changed_part in (0, 1):
+            if not (maps, features)[changed_part].numel():
+                continue  # without phases, the stump has no features
+            own = list(repeated)
+            own[changed_part] = own[changed_part].clone()
+            own[changed_part].chunk(3, 1)[1].zero_()
+            changed = (net.forward_branches(*own) - logits).abs().amax((0, 2))
+            assert changed[1] > 1e-4 > 1e-6 > changed[[0, 2]].max()  # each sees its own part
     assert logits.shape == (2, 3, 3)
-    assert changed[1] > 1e-3 > 1e-5 > changed[[0, 2]].max()  # each branch sees its own part
 
 
 @pytest.mark.parametrize(("n_branches", "offset"), [(4, 4), (5, 3)])
@@ -120,6 +140,8 @@ def test_split_without_permutations(form, split_at, n_branches, offset):
     net = make_net(backbone, n_branches, split_at, width_offset=offset)
     for name, P, T in convolutions(backbone, net, split_at):
         n_out, n_in = T.shape[0] // n_branches, T.shape[1]
+        if (form, split_at, name) == ("mobile", "conv2_x", "0.0.conv1"):
+            continue  # a depthwise convolution of the stump's channels is as wide in each branch
         assert P.shape[0] >= n_out * n_branches, name
         expected = torch.zeros_like(T)
         for x in range(n_in):
@@ -208,7 +230,7 @@ def keep_only(module, channels):
 
 
 def outputs_of(name, block):
-    return f"{name}.bn{2 if isinstance(block, BasicBlock) else 3}"
+    return f"{name}.{layer_names(block)[-1][1]}"
 
 
 every_width = pytest.mark.parametrize(
@@ -222,19 +244,19 @@ every_width = pytest.mark.parametrize(
 def test_every_branch_is_a_sub_network(form, split_at, n_branches, offset):
     """It computes what the pre-trained phases do while all other channels are silent."""
     source, net, channels = align(form, split_at, n_branches, offset)
-    features = torch.rand(2, source[0][0].conv1.in_channels, 8, 8)
+    maps = torch.rand(2, source[0][0].conv1.in_channels, 8, 8)
     with torch.inference_mode():
-        ours = net.branches(features).chunk(n_branches, 1)
+        ours = nn.Sequential(*net.branches)(maps).chunk(n_branches, 1)
     for m in range(n_branches):
         full = copy.deepcopy(source)
         for name, module in full.named_modules():
-            if isinstance(module, (BasicBlock, Bottleneck)):
+            if isinstance(module, Block):
                 taken = channels[outputs_of(name, module)][m]
                 keep_only(module, taken)
             elif name in channels:
                 keep_only(module, channels[name][m])
         with torch.inference_mode():
-            expected = full(features)[:, taken]
+            expected = full(maps)[:, taken]
         assert (expected > 0).float().mean() > 0.1
         assert (ours[m] - expected).abs().max() <= 1e-5 * expected.abs().max()
 
@@ -255,6 +277,29 @@ def test_channels_are_dealt_fairly(form, split_at, n_branches, offset):
             assert torch.equal(group[0], torch.arange(4).repeat_interleave(taken.shape[1] // 4))
 
 
+@every_split
+@every_width
+def test_depthwise_kernels_follow_their_channels(split_at, n_branches, offset):
+    source, net, channels = align("mobile", split_at, n_branches, offset)
+    before, n_kernels = None, 0
+    for name, block in source.named_modules():
+        pairs = (
+            zip(layer_names(block), block_layers(block), strict=True)
+            if isinstance(block, Block)
+            else ()
+        )
+        for (conv_name, norm_name), (conv, _) in pairs:
+            taken = channels[f"{name}.{norm_name}"]
+            if is_depthwise(conv):
+                kernels = net.branches.get_submodule(f"{name}.{conv_name}").weight
+                everything = torch.arange(16).expand(n_branches, -1)  # of the stump
+                assert torch.equal(taken, everything if before is None else before)
+                assert torch.equal(kernels, conv.weight[taken.flatten()])
+                n_kernels += 1
+            before = taken
+    assert n_kernels == 10 - [0, 3, 5, 8][PHASES.index(split_at)]
+
+
 def test_partition():
     _, _, channels = align("next", "conv4_x", 4, 4)  # 4 branches of 4 planes out of 16
     for name in ("0.0.bn1", "0.0.bn2", "0.0.bn3", "0.0.downsample.1"):
@@ -272,12 +317,21 @@ def test_identity_shortcut_becomes_a_selection():
     torch.testing.assert_close(shortcut(x), x[:, channels["0.0.bn2"].flatten()])
 
 
-def test_gradient_of_single_pixels_holds_no_leftovers():
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"out_channels": 10, "kernel_size": 3, "stride": 2, "padding": 1},
+        {"out_channels": 5, "kernel_size": 5, "padding": 2, "groups": 5},
+        {"out_channels": 5, "kernel_size": 5, "stride": 2, "padding": 2, "groups": 5},
+    ],
+)
+def test_gradient_of_few_pixels_holds_no_leftovers(form, size):
     """In bfloat16 torch leaves memory as it was where taps see nothing but the padding."""
-    conv = BranchConv2d(2, nn.Conv2d(5, 10, 3, stride=2, padding=1, bias=False))
+    conv = BranchConv2d(2, nn.Conv2d(5, **form, bias=False))
     nn.init.normal_(conv.to_empty(device="cpu").weight)
     conv.to(memory_format=torch.channels_last)
-    x = torch.randn(16, 10, 1, 1)
+    x = torch.randn(16, 10, size, size).contiguous(memory_format=torch.channels_last)
     conv(x).sum().backward()
     expected, conv.weight.grad = conv.weight.grad, None
     for _ in range(20):

@@ -51,7 +51,7 @@ def test_the_rule_knows_the_shapes_that_were_measured():
     assert choose(512, 170, 3, 2, groups=8) == ("input", "weight")
 
 
-@pytest.mark.parametrize("backbone", ["tiny", "tiny_basic", "synth50"])
+@pytest.mark.parametrize("backbone", ["tiny", "tiny_basic", "tiny_mobile", "synth50"])
 def test_networks_train_alike_in_every_form(backbone):
     torch.manual_seed(0)
     net = RRRNet(make_backbone(backbone), 3, n_branches=2)

@@ -5,11 +5,13 @@ import re
 import pytest
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sklearn_rrr import count_macs, count_parameters
-from sklearn_rrr.backbones.backbone import PHASES, Backbone
+from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.backbones.basic_block import BasicBlock
+from sklearn_rrr.backbones.bottleneck import Bottleneck
 from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.backbones.resnet import make_resnet
 from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.rrr_net import RRRNet
@@ -94,13 +96,15 @@ def test_unsplit_resnet152():
 
 @pytest.mark.parametrize("split_at", PHASES)
 @pytest.mark.parametrize("split", ["paper", "aligned"])
-@pytest.mark.parametrize("backbone", ["tiny", "tiny_basic"])
-def test_one_branch_is_the_backbone(backbone, split, split_at):
+@pytest.mark.parametrize("backbone", ["tiny", "tiny_basic", "tiny_mobile"])
+@pytest.mark.parametrize("size", [16, 33])
+def test_one_branch_is_the_backbone(backbone, split, split_at, size):
     backbone = make_backbone(backbone).eval()
     for buffer in backbone.buffers():
         buffer += 1
-    net = RRRNet(backbone, len(backbone.fc.bias), split=split, split_at=split_at, head="pretrained")
-    x = images()
+    options = {"split": split, "split_at": split_at, "width_offset": 0}
+    net = RRRNet(backbone, len(backbone.fc.bias), head="pretrained", **options)
+    x = torch.rand(2, 3, size, size)
     expected = backbone.phases[0](backbone.stem(net.normalize(x)))
     for phase in backbone.phases[1:]:
         expected = phase(expected)
@@ -144,6 +148,18 @@ def test_blocks_are_the_first_of_each_phase(tiny):
     assert torch.equal(net.branches[0][1].conv2.weight, tiny.layer3[1].conv2.weight)
 
 
+def test_a_reduced_phase_keeps_every_row():
+    backbone = make_backbone("tiny_mobile")
+    net = RRRNet(backbone, 3, blocks=(1, 2, 1, (0, 2, 3)), n_branches=2)
+    assert net.blocks == (1, 2, 1, 1)
+    assert [len(phase) for phase in (*net.stump[4:], *net.branches)] == [2, 2, 2, 3]
+    assert list(dict(net.branches[0].named_children())) == ["0", "2"]
+    states = [net.state_dict(), RRRNet(backbone, **net.arguments).state_dict()]
+    shapes = [{key: value.shape for key, value in state.items()} for state in states]
+    assert shapes[0] == shapes[1]
+    assert torch.equal(net.stump[5][1].conv2.weight, backbone.layer2[1].conv2.weight)
+
+
 def test_images_are_normalised_inside(tiny):
     net = RRRNet(tiny, 3).eval()
     x = torch.arange(256, dtype=torch.uint8).repeat(3)[: 3 * 256].view(1, 3, 16, 16)
@@ -151,7 +167,7 @@ def test_images_are_normalised_inside(tiny):
     torch.testing.assert_close(net.normalize(x)[0, 0, 0, 5], expected[0])
     torch.testing.assert_close(net.normalize(x)[0, 2, 1, 0], expected[1])
     torch.testing.assert_close(net(x), net(x / 255))
-    torch.testing.assert_close(net(x), net.forward_branches(net.forward_features(x)))
+    torch.testing.assert_close(net(x), net.forward_branches(*net.forward_stump(x)))
 
 
 # ------------------------------------------------------------------------- freezing, dropout
@@ -185,7 +201,12 @@ def test_freeze(tiny, trainable, learning):
 
 @pytest.mark.parametrize(
     ("backbone", "split_at", "n_modules", "n_calls"),
-    [("tiny", "conv4_x", 2, 6), ("tiny", "conv5_x", 1, 3), ("tiny_basic", "conv4_x", 2, 4)],
+    [
+        ("tiny", "conv4_x", 2, 6),
+        ("tiny", "conv5_x", 1, 3),
+        ("tiny_basic", "conv4_x", 2, 4),
+        ("tiny_mobile", "conv4_x", 2, 3),  # no activation after the block, one of the last layer
+    ],
 )
 def test_dropout_after_each_activation_of_the_last_two_blocks(
     backbone, split_at, n_modules, n_calls
@@ -223,7 +244,7 @@ def largest_in(error):
     ("block", "planes"), [(BasicBlock, (6, 4, 15, 15)), (Bottleneck, (8, 8, 8, 8))]
 )
 def test_too_many_branches_name_the_largest_possible(block, planes, offset, split_at):
-    backbone = Backbone("b", block, SMALLEST, planes)
+    backbone = make_resnet("b", block, SMALLEST, planes)
     options = {"split_at": split_at, "width_offset": offset}
     with pytest.raises(ValueError, match=rf"=256 .* of 'b' .* split at '{split_at}'") as error:
         RRRNet(backbone, 5, n_branches=MAX_BRANCHES, **options)
@@ -237,7 +258,7 @@ def test_too_many_branches_name_the_largest_possible(block, planes, offset, spli
 
 def test_the_largest_is_right_where_a_smaller_number_is_impossible():
     """Widths fall in steps, one phase after the other."""
-    backbone = Backbone("b", BasicBlock, SMALLEST, (6, 4, 16, 16))
+    backbone = make_resnet("b", BasicBlock, SMALLEST, (6, 4, 16, 16))
     with pytest.raises(ValueError, match="`n_branches`=7 ") as error:
         RRRNet(backbone, 2, n_branches=7, split_at="conv2_x")
     assert largest_in(error) == 14

@@ -443,6 +443,16 @@ def test_kernels_of_fitted_estimators(small, digits):
     assert of_clf.ax_.get_title() == "stump.4.0.conv1"
 
 
+@pytest.mark.parametrize("layer", ["stump.1", "stump.4.1.conv1", "stump.4.1.conv3"])
+def test_kernels_of_inverted_residuals(small, digits, layer):
+    """Outputs of blocks, which have no activation function, are drawn by their absolute values."""
+    clf = small(backbone="tiny_mobile", max_epochs=1, head_features="all").fit(*digits)
+    display = KernelMosaicDisplay.from_estimator(clf, digits[0][:3], layer)
+    conv = clf.module_.get_submodule(layer)
+    assert display.activations.shape[:2] == (conv.out_channels, 3)
+    assert display.activations.max() > 0
+
+
 def test_wrong_kernels(small, digits):
     good = np.ones((3, 2, 4, 4))
     with pytest.raises(ValueError, match=r"the shape \(C, n_images, h, w\); got \(3, 2, 4\)"):

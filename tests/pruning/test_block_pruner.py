@@ -61,7 +61,7 @@ def test_block_that_adds_nothing_goes(fitted, digits):
 
 
 def test_default_takes_all_blocks():
-    assert BlockPruner()._make_estimator().blocks is None
+    assert BlockPruner()._make_estimator().blocks is None  # all are kept by default
     assert BlockPruner().estimator is None
 
 

@@ -64,7 +64,8 @@ def moved(before, after):
 
 def layers_of(network):
     """Return the names of convolutions, norms and the head, a list for each layer, in order."""
-    found = [["stump.0", "stump.1"]]
+    kinds = [type(module).__name__ for module in network.stump]
+    found = [[f"stump.{kinds.index(kind)}" for kind in ("Conv2d", "BatchNorm2d")]]
     for part, phase, block in [(p, i, j) for p in ("stump", "branches") for i in range(8)
                                for j in range(8)]:  # fmt: skip
         try:
@@ -80,8 +81,12 @@ def layers_of(network):
     return [*found, ["head"]]
 
 
-@pytest.mark.parametrize(("backbone", "ema_epochs"), [("tiny", 0), ("tiny_basic", 3)])
-def test_layers_after_the_next_keep_every_bit(small, digits, backbone, ema_epochs):
+@pytest.mark.parametrize(
+    ("backbone", "ema_epochs", "n_layers"),
+    [("tiny", 0, 2), ("tiny_basic", 3, 2), ("tiny_mobile", 0, 3)],
+)
+def test_layers_after_the_next_keep_every_bit(small, digits, backbone, ema_epochs, n_layers):
+    """A depthwise convolution is between the layer and the next that reads its channels."""
     X, y = digits[0][:40], digits[1][:40]
     clf = small(backbone=backbone, ema_epochs=ema_epochs, max_epochs=1, trainable="all")
     pruner = Watch(clf, criterion="l1", amount=0.3, epochs_per_step=max(1, ema_epochs))
@@ -92,7 +97,7 @@ def test_layers_after_the_next_keep_every_bit(small, digits, backbone, ema_epoch
     pruned = pruner.results_.layer[1:]
     assert len(pruned) == len(pruner.seen) > 3
     for layer, (before, after) in zip(pruned, pruner.seen, strict=True):
-        end = names.index(layer) + 2
+        end = names.index(layer) + n_layers
         assert moved(before, after) == {name for layer in layers[:end] for name in layer}
 
 

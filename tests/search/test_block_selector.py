@@ -169,13 +169,40 @@ def test_the_control_is_trained_as_long(one_epoch, digits):
     assert not control.pareto.any()
 
 
-@pytest.mark.parametrize("backbone", ["tiny", "tiny_basic"])
+@pytest.mark.parametrize("head_features", ["last", "all"])
+@pytest.mark.parametrize("form", [("tiny", "cyclic"), ("tiny_mobile", "sequential")])
+def test_grown_heads_read_the_new_blocks(small, digits, form, head_features):
+    """Heads of equal shape go on; others start anew, as the weights of new blocks do."""
+    backbone, order = form
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "max_epochs": 1, "trainable": "all"}
+    clf = small(backbone=backbone, head_features=head_features, head_init="ridge", **still)
+    clf.fit(*digits)
+    images = clf._read_set(*digits, None, None, clf.classes_)
+    grown = clf._grow((2, 1, 2, 1), images, random_state=5)
+    before, after = clf.module_.state_dict(), grown.module_.state_dict()
+    same = {key for key in before if "head" not in key or head_features == "last"}
+    for key in same - {key for key in before if "running" in key or "num_batches" in key}:
+        torch.testing.assert_close(after[key], before[key], atol=1e-7, rtol=0, msg=key)
+    wider = after["head.weight"].shape[2] > before["head.weight"].shape[2]
+    assert wider == (head_features == "all")
+    selector = BlockSelector(clf, order=order, tolerance=None, scoring=half, max_blocks=6)
+    table = selector.fit(*digits).results_
+    first = clone(clf).set_params(random_state=0).fit(*digits)
+    assert table.parameters[0] == first.n_parameters_
+    assert table.parameters.is_monotonic_increasing
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "tiny_basic", "tiny_mobile"])
 @pytest.mark.parametrize("order", ["sequential", "cyclic"])
 def test_any_backbone_with_branches(small, digits, backbone, order):
-    clf = small(backbone=backbone, max_epochs=1, ensemble="bagging", dropout=0.1)
+    form = {"head_features": "all"} if order == "cyclic" else {}
+    clf = small(backbone=backbone, max_epochs=1, ensemble="bagging", dropout=0.1, **form)
     selector = BlockSelector(clf, order=order, tolerance=None, random_state=1).fit(*digits)
     largest = selector.results_.blocks.iloc[-1]
     assert largest == make_backbone(backbone).depths
+    assert selector.results_.parameters.iloc[-1] == selector.estimator_.n_parameters_ or (
+        selector.blocks_ != largest
+    )
     assert selector.estimator_.ensemble == "bagging"
     assert selector.estimator_.n_branches == 2
 

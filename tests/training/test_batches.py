@@ -97,28 +97,51 @@ def test_subset_keeps_what_belongs_together(images):
 
 
 def mean_pixel(images):
-    return images.float().mean((2, 3))[:, :, None, None].expand(-1, -1, 2, 1)
+    """Return maps (B, 3, 2, 1) and features (B, 1, 5), or (B, 1, 0) where there are none."""
+    means = images.float().mean((2, 3))
+    return means[:, :, None, None].expand(-1, -1, 2, 1), -means[:, :1, None].expand(-1, 1, 5)
+
+
+EXAMPLE = torch.zeros(1, 3, 2, 1), torch.zeros(1, 1, 5)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_kept_features_stand_in_for_the_images(images, monkeypatch, in_memory):
     if not in_memory:
         monkeypatch.setattr(feature_cache, "MEMORY_BYTES", 10)
-    with keep_features([images, None], mean_pixel, 4, (3, 2, 1), torch.float32) as (kept, none):
+    with keep_features([images, None], mean_pixel, 4, EXAMPLE) as (kept, none):
         assert none is None
         assert len(kept) == 9
-        for features, (labels, weights) in load_batches(kept, EpochBatches(9, 4, 0)):
-            assert features.shape[1:] == (3, 2, 1)
-            assert torch.equal(features[:, 0, 1, 0], labels.float())
+        for (maps, features), (labels, weights) in load_batches(kept, EpochBatches(9, 4, 0)):
+            assert maps.shape[1:] == (3, 2, 1)
+            assert features.shape[1:] == (1, 5)
+            assert torch.equal(maps[:, 0, 1, 0], labels.float())
+            assert torch.equal(features[:, 0, 4], -labels.float())
             assert torch.equal(weights, labels / 2)
-        for features, (labels, _) in load_batches(kept, EpochBatches(9, 3, 0, n_branches=2)):
-            assert torch.equal(features[:, 2, 0, 0], labels.T.flatten().float())
+        for parts, (labels, _) in load_batches(kept, EpochBatches(9, 3, 0, n_branches=2)):
+            assert torch.equal(parts[0][:, 2, 0, 0], labels.T.flatten().float())
+            assert torch.equal(parts[1][:, 0, 0], -labels.T.flatten().float())
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_stump_may_have_no_features(images, monkeypatch, in_memory):
+    if not in_memory:
+        monkeypatch.setattr(feature_cache, "MEMORY_BYTES", 10)
+    example = torch.zeros(1, 3, 2, 1), torch.zeros(1, 1, 0)
+
+    def compute(images):
+        maps, features = mean_pixel(images)
+        return maps, features[:, :, :0]
+
+    with keep_features([images], compute, 4, example) as (kept,):
+        maps, features = kept.__getitems__([3, 0])[0]
+        assert (maps.shape, features.shape) == ((2, 3, 2, 1), (2, 1, 0))
 
 
 def test_features_that_do_not_fit_are_not_kept(images, monkeypatch):
     monkeypatch.setattr(feature_cache, "MEMORY_BYTES", 10)
     monkeypatch.setattr(feature_cache, "FILE_BYTES", 20)
-    with keep_features([images], None, 4, (3, 2, 1), torch.float32) as kept:
+    with keep_features([images], None, 4, EXAMPLE) as kept:
         assert kept is None
 
 
@@ -131,7 +154,7 @@ def test_a_full_disk_costs_time_only(images, monkeypatch):
     monkeypatch.setattr("os.posix_fallocate", refuse)
     with (
         pytest.warns(UserWarning, match="not cached: No space left"),
-        keep_features([images], mean_pixel, 4, (3, 2, 1), torch.float32) as kept,
+        keep_features([images], mean_pixel, 4, EXAMPLE) as kept,
     ):
         assert kept is None
 
