@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+SQUEEZE = 4  # width of a block over the width of its proxies in NetTailor
+
 
 @dataclass(frozen=True)
 class Row:
@@ -83,7 +85,7 @@ class Row:
 class Block(nn.Module):
     """Base class of blocks: convolutions conv1, conv2, … with norms bn1, bn2, … in order.
 
-    A subclass implements `build`, `residual` and, where its answers differ, the other methods.
+    A subclass implements `build` and, where its answers differ, the other methods.
     The attribute ``relu`` is its activation, ``downsample`` the layers of its shortcut or None.
 
     Attributes
@@ -114,8 +116,12 @@ class Block(nn.Module):
         """Run the convolutions and norms, without shortcut and last activation."""
         *first, (conv, norm) = block_layers(self)
         for earlier, its_norm in first:
-            x = self.relu(its_norm(earlier(x)))
-        return norm(conv(x))
+            x = self.relu(its_norm(self.convolve(earlier, x)))
+        return norm(self.convolve(conv, x))
+
+    def convolve(self, conv, x):
+        """Run one of the convolutions, with its padding."""
+        return conv(x)
 
     @property
     def has_shortcut(self):

@@ -3,9 +3,7 @@
 from torch import nn
 from torchvision.models import resnet
 
-from sklearn_rrr.backbones.block import Block
-
-SQUEEZE = 4  # width of a bottleneck over the width of its proxies in NetTailor
+from sklearn_rrr.backbones.block import SQUEEZE, Block
 
 
 class Bottleneck(Block, resnet.Bottleneck):

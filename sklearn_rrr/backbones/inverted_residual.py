@@ -3,9 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from sklearn_rrr.backbones.block import Block
-
-SQUEEZE = 4  # input width of the last convolution over the width of its proxies in NetTailor
+from sklearn_rrr.backbones.block import SQUEEZE, Block, block_layers
 
 
 class InvertedResidual(Block):
@@ -84,14 +82,9 @@ class InvertedResidual(Block):
     def has_shortcut(self):
         return self.repeats
 
-    def residual(self, x):
-        expanded = x if not hasattr(self, "conv3") else self.relu(self.bn1(self.conv1(x)))
-        names = ("1", "2") if not hasattr(self, "conv3") else ("2", "3")
-        depthwise, project = (getattr(self, f"conv{n}") for n in names)
-        norm, last = (getattr(self, f"bn{n}") for n in names)
-        if self.pad is not None:
-            expanded = self.pad(expanded)
-        return last(project(self.relu(norm(depthwise(expanded)))))
+    def convolve(self, conv, x):
+        is_depthwise = conv is block_layers(self)[-2][0]
+        return conv(self.pad(x) if is_depthwise and self.pad is not None else x)
 
     def activate(self, x):
         return x
