@@ -54,7 +54,7 @@ def tiny_mobile():
         (2, 5, 2, 3, 20),
         (1, 3, 1, 3, 24),
     ]
-    form = {"stem": 8, "last": 32, "same": True, "eps": 1e-3, "image_size": 32, "n_classes": 7}
+    form = {"stem": 8, "last": 32, "turned": True, "eps": 1e-3, "image_size": 32, "n_classes": 7}
     return make_mobilenet("tiny_mobile", rows, **form)
 
 

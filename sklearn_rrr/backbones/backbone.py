@@ -27,7 +27,7 @@ class Backbone(nn.Module):
     name : str
         Name shown in messages.
     stem : dict of str to torch.nn.Module
-        Layers before the first phase, which start with a convolution or with its padding.
+        Layers before the first phase, such as a convolution and its norm.
     rows : sequence of 4 sequences of Row
         Rows of blocks of each phase.
     image_size : int, default=128
@@ -58,6 +58,8 @@ class Backbone(nn.Module):
         Number of input features of the head.
     published : dict of str to str
         Names of layers in published state dicts, by their names here, where they differ.
+    turned : bool
+        Whether kernels are turned by 180 degrees when a published state dict is loaded.
 
     See Also
     --------
@@ -77,6 +79,7 @@ class Backbone(nn.Module):
     """
 
     published = {}
+    turned = False
 
     def __init__(
         self,

@@ -116,12 +116,8 @@ class Block(nn.Module):
         """Run the convolutions and norms, without shortcut and last activation."""
         *first, (conv, norm) = block_layers(self)
         for earlier, its_norm in first:
-            x = self.relu(its_norm(self.convolve(earlier, x)))
-        return norm(self.convolve(conv, x))
-
-    def convolve(self, conv, x):
-        """Run one of the convolutions, with its padding."""
-        return conv(x)
+            x = self.relu(its_norm(earlier(x)))
+        return norm(conv(x))
 
     @property
     def has_shortcut(self):

@@ -92,11 +92,10 @@ class FineTuning(BaseEstimator):
         Number of epochs without a better validation loss after which early stopping ends the
         training, at least 1. The default is 10.
     companion : str or None, default=None
-        Name of a small backbone, such as "synth50", whose reduced network becomes a second
-        network, or "none". It is trained on 80 % of the images. The others decide the weights of
-        both networks, and the companion is left out if it adds nothing. There is no companion for
-        less than 100 images, with ``max_epochs=0``, in ``partial_fit``, or inside pruners and
-        selectors. The default is "none".
+        Name of a second backbone, such as "synth50", whose features the head reads, too, or "none",
+        the default. It is left out if leave-one-out finds that it does not help. It needs
+        ``trainable="head"`` and an unsplit network. There is no companion in the first
+        ``partial_fit``, or inside pruners and selectors.
 
     See Also
     --------

@@ -1,9 +1,8 @@
 """The inverted residual block of MobileNetV2 and EfficientNet-Lite, and their last convolution."""
 
-import torch.nn.functional as F
 from torch import nn
 
-from sklearn_rrr.backbones.block import SQUEEZE, Block, block_layers
+from sklearn_rrr.backbones.block import SQUEEZE, Block
 
 
 class InvertedResidual(Block):
@@ -22,8 +21,6 @@ class InvertedResidual(Block):
         Stride of the depthwise convolution.
     expansion : int, default=6
         Width inside the block over the width before it.
-    same : bool, default=False
-        Whether strided convolutions pad as TensorFlow does.
     eps : float, default=1e-5
         ε of the norms.
 
@@ -42,22 +39,12 @@ class InvertedResidual(Block):
     """
 
     def __init__(
-        self,
-        in_channels,
-        hidden,
-        out_channels,
-        kernel=3,
-        stride=1,
-        expansion=6,
-        same=False,
-        eps=1e-5,
+        self, in_channels, hidden, out_channels, kernel=3, stride=1, expansion=6, eps=1e-5
     ):
         super().__init__()
         self.stride, self.downsample = stride, None
-        self.pad = SamePad(kernel, stride) if same and stride > 1 else None
-        padding = 0 if self.pad is not None else kernel // 2
         layers = [
-            nn.Conv2d(hidden, hidden, kernel, stride, padding, groups=hidden, bias=False),
+            nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False),
             nn.Conv2d(hidden, out_channels, 1, bias=False),
         ]
         if expansion > 1:
@@ -81,10 +68,6 @@ class InvertedResidual(Block):
     @property
     def has_shortcut(self):
         return self.repeats
-
-    def convolve(self, conv, x):
-        is_depthwise = conv is block_layers(self)[-2][0]
-        return conv(self.pad(x) if is_depthwise and self.pad is not None else x)
 
     def activate(self, x):
         return x
@@ -119,19 +102,3 @@ class LastConvolution(Block):
     @property
     def proxy_width(self):
         return max(self.conv1.in_channels // SQUEEZE, 1)
-
-
-class SamePad(nn.Module):
-    """Pad images as TensorFlow's SAME does: an odd pixel goes to the right and to the bottom."""
-
-    def __init__(self, kernel, stride):
-        super().__init__()
-        self.kernel, self.stride = kernel, stride
-
-    def forward(self, x):
-        padding = []
-        for size in (x.shape[3], x.shape[2]):
-            outputs = -(-size // self.stride)
-            total = max((outputs - 1) * self.stride + self.kernel - size, 0)
-            padding += [total // 2, total - total // 2]
-        return F.pad(x, padding)

@@ -49,7 +49,7 @@ def is_counter(key):
 
 def load_strictly(backbone, state, source):
     """Load `state`, with any number of classes, into a backbone on the meta device."""
-    names = _find_names(backbone, state)  # messages have the names of the file
+    names, is_published = _find_names(backbone, state)  # messages have the names of the file
     expected = {names[key]: value for key, value in backbone.state_dict().items()}
     weight, bias = names["fc.weight"], names["fc.bias"]
     check_state(state, expected, source, backbone.name, free=(weight, bias))
@@ -64,18 +64,24 @@ def load_strictly(backbone, state, source):
         key: torch.zeros((), dtype=torch.long) if is_counter(key) else _own(state[theirs])
         for key, theirs in names.items()
     }
+    if is_published and backbone.turned:
+        clean = {key: x.flip((2, 3)) if x.ndim == 4 else x for key, x in clean.items()}
     backbone.load_state_dict(clean, assign=True)
     backbone.requires_grad_(True)
 
 
 def _find_names(backbone, state):
-    """Return the names in `state` of a backbone's tensors, by their own: published or the same."""
+    """Return the names in `state` of a backbone's tensors, by their own.
+
+    They are the published names or the same; the second result tells which.
+    """
     pairs = [(key, key.rpartition(".")) for key in backbone.state_dict()]
     published = {
         key: f"{backbone.published.get(layer, layer)}.{leaf}" for key, (layer, _, leaf) in pairs
     }
     own = {key: key for key in published}
-    return published if len(state.keys() & published.values()) > len(state.keys() & own) else own
+    is_published = len(state.keys() & published.values()) > len(state.keys() & own)
+    return (published if is_published else own), is_published
 
 
 def _own(tensor):

@@ -3,18 +3,15 @@
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 
-import pandas as pd
 import torch
 from sklearn.base import clone
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int
 from sklearn_rrr.backbones.backbone import PHASES
-from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.classifiers.base import BaseImageClassifier
-from sklearn_rrr.classifiers.companion import has_enough, train_companion
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy, make_strategy
 from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
-from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.networks.stacked_net import StackedNet
 
@@ -104,8 +101,9 @@ class RRRNetClassifier(BranchClassifier):
     the probabilities of the branches.
 
     By default, the backbone knows photographs and is reused as it is: a linear head reads all its
-    levels, in closed form. A second, small network is trained on the images, and helps as much as
-    held-out images ask for. A reduced or recycled network is trained instead.
+    levels, and is computed in closed form. Where it helps in predicting left-out images, the head
+    also reads a companion, a smaller network that knows drawings. A reduced or recycled network is
+    trained instead.
 
     Parameters
     ----------
@@ -187,7 +185,7 @@ class RRRNetClassifier(BranchClassifier):
     classes_ : ndarray of shape (n_classes,)
         Labels.
     module_ : RRRNet or StackedNet
-        Trained network; with a companion that held-out images ask for, both networks.
+        Trained network, or network and companion.
     n_parameters_ : int
         Number of parameters of the network.
     blocks_ : tuple of 4 int
@@ -200,13 +198,12 @@ class RRRNetClassifier(BranchClassifier):
         Resolved training settings: no field is None.
     trainable_ : {"head", "branches", "all"}
         Part of the network that was trained.
-    stacking_weights_ : tuple of (float, float)
-        Factors on the logits of the network and its companion; (1, 0) without a companion.
+    companion_ : str or None
+        Name of the companion's backbone; None without a companion.
     history_ : pandas.DataFrame
         One row per epoch: epoch, dur (in seconds), learning_rate (of the first step), train_loss
         (mean over branches) and, with a validation set, valid_loss and valid_acc. With "snapshot"
-        and "fge", losses and accuracies are those of the branch that is trained. With a companion,
-        the column network tells whose epoch it is, that of the "network" or of the "companion".
+        and "fge", losses and accuracies are those of the branch that is trained.
     net_ : skorch.NeuralNet
         skorch net that trained the network; created again after unpickling.
     image_size_ : int
@@ -275,43 +272,31 @@ class RRRNetClassifier(BranchClassifier):
         as_it_is = as_it_is and self._given_tuning().trainable in (None, "head")
         return backbone.fine_tuning_whole if as_it_is else backbone.fine_tuning
 
-    def _learn_fully(self, backbone, images, seed, earlier=None):
-        stacked, name = None, self.fine_tuning_.companion
-        if name != "none" and self.max_epochs != 0:
-            used, _ = self._hold_out(images, self._split_seed)
-            companion = self._make_companion(name, images.image_size, seed)
-            stacked = has_enough(used) and train_companion(clone(self), companion, used, seed)
-        super()._learn_fully(backbone, images, seed, earlier)
-        if stacked:
-            self._stack(*stacked)
-
-    def _make_companion(self, name, image_size, seed):
-        """Return an unfitted classifier of a companion's reduced, unsplit network."""
-        shared = ("max_epochs", "batch_size", "class_weight", "device", "precision", "verbose")
-        with torch.device("meta"):
-            its_size = make_backbone(name).image_size
-        return RRRNetClassifier(
-            name,
-            blocks=(1, 1, 1, 1),
-            image_size=min(image_size, its_size),
-            random_state=seed,
-            **{key: getattr(self, key) for key in shared},
-        )
+    def _add_companion(self, module):
+        """Return a StackedNet if the settings name a companion."""
+        name = self.fine_tuning_.companion
+        if name == "none":
+            return module
+        if self.trainable_ != "head" or self.n_branches > 1:
+            raise ValueError(
+                f"A companion, {name!r}, needs fine_tuning=FineTuning(trainable='head') and "
+                f"`n_branches`=1; got trainable={self.trainable_!r} and {self.n_branches} "
+                "branches. Use companion='none'."
+            )
+        backbone, _ = load_backbone(name)
+        companion = RRRNet(backbone, len(self.classes_), head_features=module.head_features)
+        sizes = self.image_size_, min(self.image_size_, backbone.image_size)
+        return StackedNet(module, companion, *sizes)
 
     def _finish(self, module, settings):
-        super()._finish(module, settings)
-        self.stacking_weights_ = (1.0, 0.0)
-
-    def _stack(self, companion, weights):
-        """Make a fitted companion a part of the network."""
-        sizes = self.image_size_, companion.image_size_
-        module = StackedNet(self.module_, companion.module_, *sizes, weights).eval()
-        tables = {"network": self.history_, "companion": companion.history_}
-        rows = [table.assign(network=name) for name, table in tables.items() if len(table)]
-        self.history_ = pd.concat(rows, ignore_index=True) if rows else self.history_
-        self.module_, self.stacking_weights_ = module, weights
-        self.n_parameters_ = count_parameters(module)
-        self.__dict__.pop("_net", None)  # wraps a part
+        pair = module if isinstance(module, StackedNet) else None
+        if pair is not None and not pair.has_companion:
+            super()._finish(pair.main, settings)
+            del self._net  # contains the companion that was dropped
+        else:
+            super()._finish(module, settings)
+        used = pair is not None and pair.has_companion
+        self.companion_ = pair.companion.backbone_name if used else None
 
     def _grow(self, blocks, images, random_state=None):
         """Fit a copy with other blocks to a LabelledSet, starting from the weights of this one.

@@ -311,13 +311,13 @@ def rebuild(content, tensors, source, complete=None):
 def _rebuild_network(cls, network, tensors, n_classes):
     """Return a network with the shapes of `tensors`, but without their values."""
     if "companion" in network and cls is not NetTailorClassifier:
-        parts = {}
+        parts, head = {}, {k: v for k, v in tensors.items() if k.startswith("head.")}
         for name in ("main", "companion"):
-            prefix = f"{name}."
+            prefix = f"stump.{name}."
             if "companion" in network[name]:
                 raise ValueError("a companion cannot have a companion")
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            parts[name] = _rebuild_network(cls, network[name], own, n_classes)
+            parts[name] = _rebuild_network(cls, network[name], own | head, n_classes)
         sizes = {name: network[name] for name in SIZES}
         if not all(isinstance(size, int) and 8 <= size <= 4096 for size in sizes.values()):
             raise ValueError(f"the image sizes {sizes} are not in [8, 4096]")

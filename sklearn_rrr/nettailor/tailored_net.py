@@ -21,7 +21,7 @@ from sklearn_rrr.backbones.block import block_layers, initialise
 from sklearn_rrr.nettailor.paths import BLOCK, all_paths, close
 from sklearn_rrr.networks.branch_layers import BranchLinear
 from sklearn_rrr.networks.image_network import ImageNetwork, Normalize
-from sklearn_rrr.networks.levels import Stump, pool
+from sklearn_rrr.networks.levels import Stump, describe
 
 # "One critical detail is the initialization" (section 4.1): start near the pre-trained network.
 START = {"block": 2.0, "proxy": -2.0}
@@ -193,7 +193,7 @@ class _Graph(nn.Module):
         outputs = {0: x}
         for number, node in self.nodes.items():
             last = outputs[int(number)] = node(outputs)
-        return pool(last, 1)
+        return describe(last, 1, 1)[0]
 
 
 class _Node(nn.Module):

@@ -43,6 +43,10 @@ class ImageNetwork(nn.Module):
             return own
         return torch.cat([features.expand(-1, self.n_branches, -1), own], 2)
 
+    def feature_kinds(self):
+        """Return the kind of each feature that a head reads, F ints; see ``networks.levels``."""
+        return [0] * self.head.weight.shape[2]
+
     def hold(self, names):
         """Freeze the weights and norm statistics of modules, named as in `named_modules`."""
         self._frozen = tuple(names)

@@ -16,7 +16,7 @@ from sklearn_rrr.networks.branch_layers import FORMS, BranchConv2d, BranchLinear
 from sklearn_rrr.networks.branch_split import split_aligned, split_kernels
 from sklearn_rrr.networks.branch_widths import branch_phases, fit_widths
 from sklearn_rrr.networks.image_network import ImageNetwork, Normalize
-from sklearn_rrr.networks.levels import Branches, Stump, count_features
+from sklearn_rrr.networks.levels import Branches, Stump, count_features, list_kinds
 
 
 class RRRNet(ImageNetwork):
@@ -117,7 +117,7 @@ class RRRNet(ImageNetwork):
         phases = list(branch_phases(backbone, blocks, at, n_branches, self.width_offset))
         n_features = count_features(kept[:at], phases, head_features)
         self.branches = Branches(*(_make_branches(phase, n_branches) for phase in phases))
-        self.branches.n_branches = n_branches
+        self.branches.n_branches, self.stump.n_later = n_branches, len(kept) - at
         self.stump.head_features = self.branches.head_features = head_features
         splitter = {"paper": split_kernels, "aligned": split_aligned}[split]
         splitter(nn.Sequential(*kept[at:]), self.branches, n_branches, generator)
@@ -137,6 +137,10 @@ class RRRNet(ImageNetwork):
         parts = {"head": ["stump", "branches"], "branches": ["stump"], "all": []}[trainable]
         self.requires_grad_(True)
         return self.hold(parts)
+
+    def feature_kinds(self):
+        phases = [part for part in self.stump if isinstance(part, nn.Sequential)]
+        return list_kinds(phases, self.branches, self.head_features, self.n_branches)
 
     def set_branch_form(self, form):
         """Choose how the branches' convolutions run, one of FORMS; outputs agree up to rounding.

@@ -1,30 +1,39 @@
-"""A network and a companion of another backbone, whose logits are added with weights."""
+"""A network and a companion of another backbone, whose features one head reads."""
 
 import torch
 from torch import nn
 
+from sklearn_rrr.networks.branch_layers import BranchLinear
 from sklearn_rrr.networks.image_network import ImageNetwork
+
+KINDS = 3  # of features of one network
 
 
 class StackedNet(ImageNetwork):
-    """Network whose branches each add the weighted logits of a companion to their own.
+    """Network of two backbones, side by side, with one head on the features of both.
 
-    Networks that were pre-trained on different images err differently, so that together they are
-    often better than either (Wolpert 1992, Stacked generalization). The companion sees the same
-    images, resized.
+    Networks that were pre-trained on different images know different things, so that together they
+    are often better than either. The companion sees the same images, resized. Only the head learns.
 
     Parameters
     ----------
     main : RRRNet
-        Network with M branches.
+        Network with one branch. It loses its head.
     companion : RRRNet
-        Unsplit network of another backbone.
+        Network of another backbone with one branch. It loses its head, too.
     image_size : int
         Height and width, in pixels, of the images that `main` gets.
     companion_size : int
         Height and width, in pixels, to which they are resized for the companion.
-    weights : tuple of (float, float), default=(0.5, 0.5)
-        Factors on the logits of the two networks.
+
+    Attributes
+    ----------
+    main, companion : RRRNet
+        The two networks, without heads.
+    n_main : int
+        Number of features of `main`, the first ones that the head reads.
+    has_companion : bool
+        Whether the companion is used; :meth:`drop_companion` sets it to False.
 
     Examples
     --------
@@ -38,29 +47,61 @@ class StackedNet(ImageNetwork):
     torch.Size([2, 1, 3])
     """
 
-    def __init__(self, main, companion, image_size, companion_size, weights=(0.5, 0.5)):
+    n_branches = 1
+    has_companion = True
+
+    def __init__(self, main, companion, image_size, companion_size):
         super().__init__()
-        self.main, self.companion = main, companion
-        self.n_branches, self.n_classes = main.n_branches, main.n_classes
+        self.n_classes, self.head_features = main.n_classes, main.head_features
         self.backbone_name, self.blocks = main.backbone_name, main.blocks
         self.image_size, self.companion_size = image_size, companion_size
-        self.resize = Resize(image_size, companion_size)
-        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
-        self.to(next(main.parameters()).device)
-        self.requires_grad_(False)  # the two networks are trained one by one
+        kinds, its_kinds = main.feature_kinds(), companion.feature_kinds()
+        self._kinds, self.n_main = [*kinds, *(kind + KINDS for kind in its_kinds)], len(kinds)
+        self._standardises = main.head.center is not None
+        self.normalize, self.branches = nn.Identity(), nn.Identity()
+        self.head = self._make_head(len(self._kinds))
+        main.head, companion.head = nn.Identity(), nn.Identity()
+        self.stump = _Features(main, companion, Resize(image_size, companion_size))
+        self.to(next(main.parameters()).device).freeze()
+
+    @property
+    def main(self):
+        return self.stump.main
+
+    @property
+    def companion(self):
+        return self.stump.companion
+
+    def freeze(self, trainable="head"):
+        """Freeze both networks; only "head" can be trained."""
+        return self.hold(["stump", "branches"])
+
+    def pool_branches(self, maps, features):
+        return features
+
+    def feature_kinds(self):
+        return self._kinds
+
+    def drop_companion(self):
+        """Give `main` a head of its own, and return it."""
+        self.has_companion = False
+        self.main.head = self._make_head(self.n_main).to(self.head.weight.device)
+        return self.main
+
+    def _make_head(self, n_features):
+        return BranchLinear(1, n_features, self.n_classes, self._standardises)
+
+
+class _Features(nn.Module):
+    """Features of both networks: images (B, 3, S, S) -> the images and features (B, 1, F)."""
+
+    def __init__(self, main, companion, resize):
+        super().__init__()
+        self.main, self.companion, self.resize = main, companion, resize
 
     def forward(self, x):
-        """Return the logits of every branch: (B, 3, S, S) -> (B, M, K)."""
-        first, second = self.weights
-        return first * self.main(x) + second * self.companion(self.resize(x))
-
-    def freeze(self, trainable):
-        """Do nothing: all weights are frozen."""
-        return self
-
-    def first_output_bytes(self, image_size):
-        """Return the bytes of the first layer's output for an image."""
-        return self.main.first_output_bytes(image_size)
+        parts = (self.main, x), (self.companion, self.resize(x))
+        return x, torch.cat([net.pool_branches(*net.forward_stump(y)) for net, y in parts], 2)
 
 
 class Resize(nn.Module):

@@ -41,7 +41,7 @@ class TrainingCurveDisplay(Display):
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, **kwargs):
-        """Plot the training of a fitted classifier, or of its companion if it has one.
+        """Plot the training of a fitted classifier.
 
         Parameters
         ----------
@@ -56,10 +56,7 @@ class TrainingCurveDisplay(Display):
             The display, drawn.
         """
         classifier, _ = unwrap(estimator, "history_")
-        history = classifier.history_
-        if "network" in history:  # of a network and its companion: the last that was trained
-            history = history[history.network == history.network.iloc[-1]]
-        return cls(history).plot(ax, **kwargs)
+        return cls(classifier.history_).plot(ax, **kwargs)
 
     def _draw(self, ax, kwargs):
         epochs, self.accuracy_ax_ = self.history["epoch"], None

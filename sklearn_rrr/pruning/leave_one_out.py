@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sklearn_rrr.networks.image_network import average_probabilities
-from sklearn_rrr.networks.levels import describe, pool
+from sklearn_rrr.networks.levels import describe
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.pruning.channel_groups import list_blocks, list_stem
 from sklearn_rrr.pruning.removal import list_columns, mask_levels
@@ -91,16 +91,11 @@ def _cut_before(network, group):
     statistics = {}
     for name, number, _ in list_columns(network):
         n_branches = network.n_branches if name.startswith("branches.") else 1
-        # The last block, of which the heads read one statistic only, is pooled.
-        statistics[name] = partial(describe if number > 1 else _pool, n_branches=n_branches)
+        statistics[name] = partial(describe, n_branches=n_branches, n=number)
     layers = [("normalize", network.normalize), *list_stem(network), *list_blocks(network)]
     start = next(i for i, (name, _) in enumerate(layers) if f"{group.name}.".startswith(f"{name}."))
     steps = [(module, statistics.get(name)) for name, module in layers]
     return steps[:start], steps[start:]
-
-
-def _pool(x, n_branches):
-    return [pool(x, n_branches)]
 
 
 def _run(steps, x):

@@ -3,8 +3,8 @@
 The regression predicts from standardised features which class an image has, as numbers 1 and 0.
 One eigendecomposition gives the solution and the leave-one-out predictions for a whole path of
 penalties (Hastie, Tibshirani and Friedman 2009, The elements of statistical learning, 7.10).
-The factor from predictions to logits is that with the best leave-one-out likelihood. B is the batch
-size, F the number of features, K the number of classes, n the number of images.
+A :class:`Discriminant` turns predictions into logits. B is the batch size, F the number of
+features, K the number of classes, n the number of images.
 """
 
 import math
@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 
+from sklearn_rrr.training.discriminant import FACTORS, Discriminant
+from sklearn_rrr.training.kind_weights import MOST, weigh_kinds
+
 PENALTIES = 10.0 ** np.arange(-4, 4.5, 0.5)  # for eigenvalues whose mean is about 1
-FACTORS = (0.5, 1000.0)  # range of the factor from predictions to logits
 SCORED = 2**20  # numbers, images times classes, in a leave-one-out score
 FEWEST_SCORED = 256  # images
 CONSTANT = 1e-4  # deviation over root mean square below which a feature counts as constant
@@ -28,21 +30,27 @@ LEAST_REST = 1e-10  # least share of an image's prediction that other images det
 
 @dataclass
 class Ridge:
-    """Logits of standardised features: ((x - center) · factor) @ weight.T + bias.
+    """Predictions and logits of standardised features z = (x - center) · factor.
 
     Parameters
     ----------
     center, factor : Tensor of shape (F,)
+    slopes : Tensor of shape (K, F)
+    prior : Tensor of shape (K,)
+        Predictions are z @ slopes.T + prior.
     weight : Tensor of shape (K, F)
     bias : Tensor of shape (K,)
+        Logits are z @ weight.T + bias.
     penalty : float
-        Penalty with the best leave-one-out score.
+        Penalty with the best leave-one-out likelihood.
     score : float
         Mean log-likelihood of left-out images, with smoothed labels.
     """
 
     center: torch.Tensor
     factor: torch.Tensor
+    slopes: torch.Tensor
+    prior: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
     penalty: float
@@ -61,6 +69,9 @@ class RidgeSums:
         n, the largest number of images to come.
     n_features, n_classes : int
         F and K.
+    kinds : sequence of int or None, default=None
+        Kind of each feature. Leave-one-out also chooses a weight for each kind, a part of the
+        factors; see :func:`weigh_kinds`. None treats all features alike.
 
     Examples
     --------
@@ -73,8 +84,10 @@ class RidgeSums:
     tensor([0.6000, 0.0000], dtype=torch.float64)
     """
 
-    def __init__(self, n_images, n_features, n_classes):
-        self.n_classes, self.keeps_all = n_classes, n_images <= n_features
+    def __init__(self, n_images, n_features, n_classes, kinds=None):
+        self.kinds = torch.zeros(n_features) if kinds is None else torch.as_tensor(kinds)
+        self.n_images, self.n_classes = n_images, n_classes
+        self.keeps_all = n_images <= n_features
         if min(n_images, n_features) > LARGEST_MATRIX:
             raise ValueError(
                 f"The heads read {n_features} features of {n_images} images; a closed-form start "
@@ -119,11 +132,27 @@ class RidgeSums:
         self.sums.index_add_(0, labels, weighted)
         self.products.addmm_(weighted.T, x)
 
+    def select(self, n_features):
+        """Return the sums of the first features alone."""
+        self._sum_products()
+        part = RidgeSums(self.n_images, n_features, self.n_classes, self.kinds[:n_features])
+        part.keeps_all, part.n_scored, part.n = self.keeps_all, self.n_scored, self.n
+        part.total, part.counts = self.total, self.counts
+        part.kept = [(x[:, :n_features], *rest) for x, *rest in self.kept]
+        if not self.keeps_all:
+            part.sums, part.shift = self.sums[:, :n_features], self.shift[:n_features]
+            part.products = self.products[:n_features, :n_features]
+        return part
+
     def solve(self):
         """Return the Ridge with the best leave-one-out score."""
         center, deviation = self._measure()
         factor = _invert(center, deviation)
         x, labels, weights = self._kept_images()
+        if len(self.kinds.unique()) > 1:
+            z = (x[:MOST].double() - center) * factor
+            kinds = self.kinds, labels[:MOST], weights[:MOST], self.n_classes
+            factor = factor * weigh_kinds(z, *kinds)
         prior = self.counts / self.total
         root = max(math.sqrt((deviation * factor).square().sum()), 1e-30)  # mean eigenvalue 1
         z = (x.double() - center) * (factor / root)
@@ -133,9 +162,10 @@ class RidgeSums:
         else:
             system = self._decompose_products(z, center, factor / root)
         loo = _LeaveOneOut(*system[:3], y, labels, weights, prior, self.n)
-        penalty, scale, score = loo.choose(self.n_scored)
-        weight = system[3](penalty).T * (scale / root)
-        return Ridge(center, factor, weight, scale * prior, penalty, score)
+        penalty, discriminant = loo.choose(self.n_scored)
+        slopes = system[3](penalty).T / root
+        weight, bias = discriminant.matrix.T @ slopes, discriminant.offset
+        return Ridge(center, factor, slopes, prior, weight, bias, penalty, discriminant.score)
 
     def _kept_images(self):
         """Return features, labels and weights of the kept images; all weights have the mean 1."""
@@ -236,17 +266,16 @@ class _LeaveOneOut:
         return self.prior + self.y - left_out
 
     def choose(self, n_scored):
-        """Return the best penalty, its factor from predictions to logits, and its score."""
+        """Return the best penalty, and the Discriminant of its predictions."""
         self.scores, self.y = self.scores[:n_scored], self.y[:n_scored]
         self.labels, self.weights = self.labels[:n_scored], self.weights[:n_scored]
-        found = []
-        for penalty in PENALTIES:
-            scale, loss = self._fit_scale(self.predict(penalty))
-            found.append((loss, penalty, scale))
-        loss, penalty, scale = min(found)
-        return float(penalty), scale, -loss
+        penalty = min(PENALTIES, key=lambda p: self._lose(self.predict(p)))
+        form = self.labels, self.weights, self.prior, self.n
+        return float(penalty), Discriminant(self.predict(penalty), *form)
 
-    def _fit_scale(self, predictions):
+    def _lose(self, predictions):
+        """Return the loss of logits that are a multiple of the predictions, the best one."""
+
         def loss(log_scale):
             logits = predictions * math.exp(log_scale)
             losses = F.cross_entropy(
@@ -254,5 +283,4 @@ class _LeaveOneOut:
             )
             return (self.weights @ losses / self.weights.sum()).item()
 
-        found = minimize_scalar(loss, bounds=np.log(FACTORS), method="bounded")
-        return math.exp(found.x), float(found.fun)
+        return minimize_scalar(loss, bounds=np.log(FACTORS), method="bounded").fun

@@ -5,16 +5,21 @@ classifies does not (Kumar et al. 2022, Fine-tuning can distort pretrained featu
 underperform out-of-distribution).
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 
 from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.batches import EpochBatches
 from sklearn_rrr.training.devices import explained_memory, prediction_batch
 from sklearn_rrr.training.memory import keeping_memory
 from sklearn_rrr.training.ridge import RidgeSums
+
+# Log-likelihood of left-out images that a companion must add: one unit for each weight of its
+# three kinds of features (Akaike 1974, A new look at the statistical model identification).
+GAIN = 3.0
 
 
 def start_heads(net, images):
@@ -25,15 +30,17 @@ def start_heads(net, images):
     """
     module, settings = net.module_, net.settings
     network, batch_size = _prepare(net, images)
+    precision = nullcontext() if network is not module else net.autocast()
     sampler = EpochBatches(len(images), batch_size, settings.seed + 2)
     n_branches, n_classes, n_features = module.head.weight.shape
-    heads = [RidgeSums(len(images), n_features, n_classes) for _ in range(n_branches)]
+    form = len(images), n_features, n_classes, module.feature_kinds()
+    heads = [RidgeSums(*form) for _ in range(n_branches)]
     with (
         averaging_norms(network),
         explained_memory(batch_size),
         keeping_memory(),
         torch.no_grad(),
-        net.autocast(),
+        precision,
     ):
         for batch, (labels, weights) in net.load(images, sampler):
             parts = network.forward_stump(net.prepare(batch, training=False))
@@ -43,7 +50,10 @@ def start_heads(net, images):
                 head.update(features[:, i], labels, share)
     with torch.autocast("cpu", enabled=False):
         if settings.head_init == "ridge":
-            write_heads(module.head, [head.solve() for head in heads])
+            solutions = [head.solve() for head in heads]
+            write_heads(module.head, solutions)
+            if isinstance(module, StackedNet):
+                _weigh_companion(module, heads[0], solutions[0])
         else:
             write_statistics(module.head, [head.standardise() for head in heads])
 
@@ -59,6 +69,16 @@ def _prepare(net, images):
         return module.train(), net.settings.batch_size
     folded = fold_norms(module).to(device, memory_format=net.layout)
     return folded, prediction_batch(device, module.first_output_bytes(images.image_size))
+
+
+def _weigh_companion(network, sums, both):
+    """Drop the companion of a StackedNet unless it helps in predicting left-out images.
+
+    `sums` are the RidgeSums of the features of both networks, and `both` is their solution.
+    """
+    alone = sums.select(network.n_main).solve()
+    if sums.n_scored * (both.score - alone.score) < GAIN:
+        write_heads(network.drop_companion().head, [alone])
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A second network, the companion: its weight, and everything that a fitted pair can do."""
+"""A second network, the companion: when it is used, and everything that a fitted pair can do."""
 
 import joblib
 import numpy as np
@@ -10,13 +10,13 @@ from sklearn.frozen import FrozenEstimator
 from sklearn_rrr import (
     ChannelPruner,
     OnnxClassifier,
+    RRRNetClassifier,
     cost_report,
     count_parameters,
     export_onnx,
     load,
     save,
 )
-from sklearn_rrr.classifiers.companion import stack
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.networks.stacked_net import Resize, StackedNet
 
@@ -33,7 +33,7 @@ HEAD = {
 @pytest.fixture
 def make(small, weights):
     """Return a maker of classifiers whose main network knows nothing, with a companion."""
-    return lambda **parameters: small(**HEAD | {"weights": weights, "max_epochs": 8} | parameters)
+    return lambda **parameters: small(**HEAD | {"weights": weights, "max_epochs": 0} | parameters)
 
 
 @pytest.fixture(scope="module")
@@ -49,48 +49,6 @@ def fitted(pair, make, digits):
     return pair["clf"]
 
 
-# ------------------------------------------------------------------------------- weights
-
-
-def draw_logits(n=200, n_classes=3, noise=(1.0, 1.0)):
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(n) % n_classes
-    signal = 3.0 * torch.eye(n_classes)[labels]
-    parts = [signal + s * 3 * torch.randn(n, n_classes, generator=generator) for s in noise]
-    return *(part[:, None] for part in parts), labels
-
-
-def test_two_equally_good_networks_get_equal_weights():
-    first, second, labels = draw_logits()
-    weights = stack(first, second, labels, torch.ones(len(labels)))
-    assert weights[0] == pytest.approx(weights[1], rel=0.3)
-    mixed = weights[0] * first + weights[1] * second
-    hits = [(z[:, 0].argmax(1) == labels).float().mean() for z in (first, second, mixed)]
-    assert hits[2] > max(hits[:2])
-
-
-def test_a_better_companion_gets_more_weight():
-    first, second, labels = draw_logits(noise=(2.0, 0.5))
-    weights = stack(first, second, labels, torch.ones(len(labels)))
-    assert weights[1] > 2 * weights[0]
-
-
-def test_a_companion_that_guesses_is_left_out():
-    first, _, labels = draw_logits(noise=(0.5, 0.5))
-    guess = torch.randn(len(labels), 1, 3, generator=torch.Generator().manual_seed(1))
-    assert stack(first, guess, labels, torch.ones(len(labels))) is None
-
-
-def test_images_count_by_their_weights():
-    first, second, labels = draw_logits(noise=(0.5, 3.0))
-    bad, good = torch.arange(200) < 100, torch.arange(200) >= 100
-    first[bad], second[bad] = second[bad].clone(), first[bad].clone()
-    weights = stack(first, second, labels, 1e-6 + good.float())
-    assert weights is None or weights[0] > weights[1]
-    weights = stack(first, second, labels, 1e-6 + bad.float())
-    assert weights[1] > weights[0]
-
-
 def test_resizing_is_an_antialiased_bilinear_filter():
     images = torch.rand(2, 3, 48, 48)
     wanted = torch.nn.functional.interpolate(images, 32, mode="bilinear", antialias=True)
@@ -100,22 +58,40 @@ def test_resizing_is_an_antialiased_bilinear_filter():
     torch.testing.assert_close(Resize(48, 32)(pixels), Resize(48, 32)(pixels.float() / 255))
 
 
-# --------------------------------------------------------------------------- fitted pairs
-
-
-def test_both_networks_decide(fitted, digits):
+def test_the_head_reads_both_networks(fitted, digits):
     X, y = digits
-    assert isinstance(fitted.module_, StackedNet)
-    assert fitted.stacking_weights_[1] > 0
-    assert fitted.n_parameters_ == count_parameters(fitted.module_)
-    assert set(fitted.history_.network) == {"network", "companion"}
+    network = fitted.module_
+    assert isinstance(network, StackedNet)
+    assert fitted.companion_ == "synth50"
+    assert fitted.n_parameters_ == count_parameters(network)
+    assert len(fitted.history_) == 0
     assert fitted.score(X, y) > 0.9
     images = torch.rand(2, 3, 48, 48)
-    network = fitted.module_
     with torch.inference_mode():
-        parts = network.main(images), network.companion(Resize(48, 48)(images))
-        wanted = sum(w * z for w, z in zip(fitted.stacking_weights_, parts, strict=True))
-        torch.testing.assert_close(network(images), wanted)
+        parts = [
+            net.pool_branches(*net.forward_stump(images))
+            for net in (network.main, network.companion)
+        ]
+        assert parts[0].shape[2] == network.n_main
+        torch.testing.assert_close(network(images), network.head(torch.cat(parts, 2)))
+    kinds = network.feature_kinds()
+    assert len(kinds) == network.head.weight.shape[2]
+    assert not {*kinds[: network.n_main]} & {*kinds[network.n_main :]}
+
+
+def test_the_companion_of_a_network_that_knows_as_much_is_dropped(digits):
+    """Two equal networks: the second one cannot help."""
+    X, y = digits
+    options = {"fine_tuning__trainable": "head", "fine_tuning__head_features": "all"}
+    clf = RRRNetClassifier("synth50", max_epochs=0, image_size=48, random_state=0)
+    clf.set_params(**options, fine_tuning__companion="synth50").fit(X, y)
+    assert clf.companion_ is None
+    assert isinstance(clf.module_, RRRNet)
+    alone = clone(clf).set_params(fine_tuning__companion="none").fit(X, y)
+    np.testing.assert_allclose(clf.predict_proba(X), alone.predict_proba(X), atol=1e-5)
+    assert clf.n_parameters_ == alone.n_parameters_
+    clf.partial_fit(X, y)
+    assert clf.net_.module_ is clf.module_
 
 
 def test_persistence_and_export(fitted, digits, tmp_path):
@@ -126,7 +102,7 @@ def test_persistence_and_export(fitted, digits, tmp_path):
     save(pickled.set_params(weights=None), tmp_path / "clf.safetensors")
     for again in (pickled, load(tmp_path / "clf.safetensors")):
         np.testing.assert_allclose(again.predict_proba(X[:8]), wanted, atol=1e-6)
-        assert again.stacking_weights_ == fitted.stacking_weights_
+        assert again.companion_ == "synth50"
     export_onnx(fitted, tmp_path / "clf.onnx")
     exported = OnnxClassifier(tmp_path / "clf.onnx").predict_proba(X[:8])
     np.testing.assert_allclose(exported, wanted, atol=1e-3)
@@ -138,9 +114,19 @@ def test_fits_repeat(fitted, make, digits):
     np.testing.assert_array_equal(again.predict_proba(digits[0]), fitted.predict_proba(digits[0]))
 
 
-def test_training_cannot_go_on(fitted, digits):
-    with pytest.raises(ValueError, match=r"FineTuning\(companion=\"none\"\)"):
-        fitted.partial_fit(*digits)
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_head_can_be_trained(make, digits, cached):
+    """Training starts from the closed form; partial_fit goes on."""
+    X, y = digits
+    clf = make(max_epochs=2, cache_features=cached, learning_rate=1e-4).fit(X, y)
+    assert isinstance(clf.module_, StackedNet)
+    assert len(clf.history_) == 2
+    assert clf.score(X, y) > 0.9
+    before = clf.module_.head.weight.clone()
+    clf.partial_fit(X, y)
+    assert not torch.equal(clf.module_.head.weight, before)
+    assert clf.companion_ == "synth50"
+    assert clf.score(X, y) > 0.9
 
 
 def test_pruners_need_a_single_network(fitted, make, digits):
@@ -150,15 +136,16 @@ def test_pruners_need_a_single_network(fitted, make, digits):
     assert isinstance(pruner.estimator_.module_, RRRNet)
 
 
-@pytest.mark.parametrize(
-    ("images", "parameters"), [(60, {}), (120, {"max_epochs": 0}), (120, {"companion": "none"})]
-)
-def test_no_companion(make, digits, images, parameters):
-    """For few images, without an epoch, or if none is wanted."""
-    X, y = digits
-    clf = make(**parameters).fit(X[:images], y[:images])
+@pytest.mark.parametrize("parameters", [{"trainable": "branches"}, {"n_branches": 2}])
+def test_networks_that_cannot_have_a_companion(make, digits, parameters):
+    with pytest.raises(ValueError, match=r"A companion, 'synth50', needs .*companion='none'"):
+        make(**parameters).fit(*digits)
+
+
+def test_no_companion(make, digits):
+    clf = make(companion="none").fit(*digits)
+    assert clf.companion_ is None
     assert isinstance(clf.module_, RRRNet)
-    assert clf.stacking_weights_ == (1.0, 0.0)
 
 
 def test_an_unknown_companion_is_refused(make, digits):

@@ -22,7 +22,7 @@ FORMS = {
     "bottleneck": (Bottleneck, {}),
     "wide": (Bottleneck, {"width_per_group": 128}),
     "next": (Bottleneck, {"groups": 4, "width_per_group": 32}),
-    "mobile": (None, {"stem": 16, "same": True, "eps": 1e-3}),
+    "mobile": (None, {"stem": 16, "turned": True, "eps": 1e-3}),
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 every_split = pytest.mark.parametrize("split_at", PHASES)

@@ -1,4 +1,6 @@
-"""Features of every level: means and standard deviations, counted and in order."""
+"""Features of every level: means, standard deviations and quadrants, counted and in order."""
+
+import math
 
 import pytest
 import torch
@@ -28,16 +30,25 @@ def watch(module, outputs):
             block.register_forward_hook(lambda m, args, out: outputs.append(out.clone()))
 
 
-def naive_features(outputs, n_branches):
-    """Return the means and population deviations of (B, C, h, w), one number after the other."""
+def naive_features(outputs, end):
+    """Return the statistics of (B, C, h, w), one number after the other.
+
+    They are the mean, the population deviation and, for the block at `end`, the quadrants' means.
+    """
     rows = []
     for i in range(len(outputs[0])):
         row = []
         for k, out in enumerate(outputs):
-            channels = [channel.flatten().double() for channel in out[i]]
+            channels = list(out[i].double())
             row += [channel.mean() for channel in channels]
             if k < len(outputs) - 1:
                 row += [(c.square().mean() - c.mean() ** 2 + EPS).sqrt() for c in channels]
+            if k == end:
+                h, w = (math.ceil(size / 2) for size in channels[0].shape)
+                row += [channel[:h, :w].mean() for channel in channels]
+                row += [channel[:h, -w:].mean() for channel in channels]
+                row += [channel[-h:, :w].mean() for channel in channels]
+                row += [channel[-h:, -w:].mean() for channel in channels]
         rows.append(torch.stack(row))
     return torch.stack(rows)
 
@@ -52,16 +63,17 @@ def test_features_equal_a_naive_computation(name, split_at):
     with torch.no_grad():
         net(torch.rand(2, 3, 48, 40))
     n_stump = sum(len(phase) for phase in net.stump if isinstance(phase, nn.Sequential))
+    end = len(outputs) - len(net.branches[-1]) - 1
     assert inputs[0].shape == (2, 2, net.head.weight.shape[2])
     for m in range(2):
         own = [out if i < n_stump else out.chunk(2, 1)[m] for i, out in enumerate(outputs)]
         torch.testing.assert_close(
-            inputs[0][:, m].double(), naive_features(own, 1), rtol=1e-4, atol=2e-5
+            inputs[0][:, m].double(), naive_features(own, end), rtol=1e-4, atol=2e-5
         )
 
 
 def test_each_level_is_one_block_in_order():
-    """Means of a block come first, then its deviations; the last block has only means."""
+    """The last block has only means; the last one of conv4_x has quadrants."""
     net = make_net("tiny_mobile", n_branches=1)
     levels = list_levels(
         [p for p in net.stump if isinstance(p, nn.Sequential)], net.branches, "all"
@@ -69,14 +81,15 @@ def test_each_level_is_one_block_in_order():
     stump = [block for phase in net.stump if isinstance(phase, nn.Sequential) for block in phase]
     branches = [block for phase in net.branches for block in phase]
     assert [block for block, _ in levels] == [*stump, *branches]
-    assert [n for _, n in levels] == [2] * (len(levels) - 1) + [1]
+    end = len(levels) - len(net.branches[-1]) - 1
+    assert [n for _, n in levels] == [6 if i == end else 2 for i in range(len(levels) - 1)] + [1]
     last = list_levels([], net.branches, "last")
     assert last == [(branches[-1], 1)]
 
 
 @pytest.mark.parametrize(
     ("blocks", "expected"),
-    [((2, 2, 5, 4), 4896), ((1, 1, 1, 1), 2 * (16 + 24 + 40 + 80 + 112 + 192 + 320) + 1280)],
+    [((2, 2, 5, 4), 5344), ((1, 1, 1, 1), 2 * (16 + 24 + 40 + 80 + 112 + 192 + 320) + 448 + 1280)],
 )
 def test_number_of_features_of_lite0(blocks, expected):
     with torch.device("meta"):
@@ -90,9 +103,9 @@ def test_number_of_features_of_lite0(blocks, expected):
 def test_unsplit_lite0_reads_every_level():
     net = RRRNet(make_backbone("efficientnet_lite0"), 5, head_features="all").eval()
     maps, features = net.forward_stump(torch.rand(1, 3, 64, 64))
-    assert net.pool_branches(maps, features).shape == (1, 1, 4896)
+    assert net.pool_branches(maps, features).shape == (1, 1, 5344)
     assert features.shape == (1, 1, 2 * (16 + 2 * 24 + 2 * 40))
-    assert net.head.center.shape == net.head.factor.shape == (1, 4896)
+    assert net.head.center.shape == net.head.factor.shape == (1, 5344)
 
 
 @every_split
@@ -135,7 +148,7 @@ def test_each_branch_may_see_its_own_images(split_at):
 
 def test_deviations_have_a_gradient_where_maps_are_constant():
     x = torch.zeros(2, 3, 4, 4, requires_grad=True)
-    mean, deviation = describe(x, 1)
+    mean, deviation = describe(x, 1, 2)
     assert (mean == 0).all()
     torch.testing.assert_close(deviation, torch.full_like(deviation, EPS**0.5))
     sum(part.sum() for part in (mean, deviation)).backward()
@@ -145,7 +158,7 @@ def test_deviations_have_a_gradient_where_maps_are_constant():
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_deviations_keep_their_digits_beside_a_large_mean(offset):
     x = torch.rand(2, 6, 5, 5) + offset
-    _, deviation = describe(x, 2)
+    _, deviation = describe(x, 2, 2)
     expected = x.double().var((2, 3), correction=0).add(EPS).sqrt().view(2, 2, 3)
     torch.testing.assert_close(deviation.double(), expected, rtol=1e-4, atol=1e-5)
 
@@ -153,9 +166,9 @@ def test_deviations_keep_their_digits_beside_a_large_mean(offset):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_statistics_are_at_least_in_float32(dtype):
     x = (torch.rand(2, 4, 3, 3) + 8).to(dtype)
-    mean, deviation = describe(x, 1)
+    mean, deviation, *quadrants = describe(x, 1, 6)
     precise = torch.promote_types(dtype, torch.float32)
-    assert mean.dtype == deviation.dtype == precise
+    assert {part.dtype for part in (mean, deviation, *quadrants)} == {precise}
     torch.testing.assert_close(mean, x.double().mean((2, 3))[:, None].to(precise))
 
 

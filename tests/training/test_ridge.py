@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import Ridge
 
 from sklearn_rrr.training import ridge
+from sklearn_rrr.training.discriminant import Discriminant
 from sklearn_rrr.training.ridge import PENALTIES, RidgeSums
 
 
@@ -46,6 +47,11 @@ def standardise(x, weights):
 def predict(solution, x):
     z = (torch.from_numpy(x).double() - solution.center) * solution.factor
     return (z @ solution.weight.T + solution.bias).numpy()
+
+
+def predict_indicators(solution, x):
+    z = (torch.from_numpy(x).double() - solution.center) * solution.factor
+    return (z @ solution.slopes.T + solution.prior).numpy()
 
 
 def leave_one_out(x, labels, weights, penalty, n_classes):
@@ -118,9 +124,7 @@ def test_solution_is_scikit_learns(form, case):
     assert solution.penalty in PENALTIES
     model = Ridge(alpha=solution.penalty, solver="cholesky")
     expected = model.fit(z, np.eye(3)[labels], sample_weight=normalised).predict(z)
-    scale = solution.bias.sum().item()  # predictions add up to 1
-    assert 0.5 <= scale <= 1000
-    np.testing.assert_allclose(predict(solution, x) / scale, expected, atol=1e-8)
+    np.testing.assert_allclose(predict_indicators(solution, x), expected, atol=1e-8)
 
 
 @every_form
@@ -169,7 +173,12 @@ def test_score_is_the_likelihood_of_left_out_images(monkeypatch, n, n_features, 
         losses[penalty] = minimize_scalar(loss, bounds=bounds, method="bounded").fun
     best = min(losses, key=losses.get)
     assert solution.penalty == best
-    assert abs(solution.score + losses[best]) < 1e-6
+    predictions = leave_one_out(x, labels, weights, best, n_classes)
+    normalised = n * weights.astype(float) / weights.sum()
+    parts = predictions, labels, normalised, solution.prior
+    assert solution.score == pytest.approx(
+        Discriminant(*map(torch.as_tensor, parts), n).score, rel=1e-5
+    )
     assert solution.score < 0
 
 
@@ -179,15 +188,12 @@ def test_score_is_the_likelihood_of_left_out_images(monkeypatch, n, n_features, 
 def check_equal(solution, other, rtol=1e-8):
     """Compare solutions, apart from the factor to logits, which a search finds to 5 digits."""
     assert solution.penalty == other.penalty
-    assert solution.score == pytest.approx(other.score, rel=rtol)
-    scales = [s.bias.sum() for s in (solution, other)]
-    assert scales[0].item() == pytest.approx(scales[1].item(), rel=1e-4)
-    for name in ("center", "factor", "weight", "bias"):
+    assert solution.score == pytest.approx(other.score, rel=max(rtol, 1e-6))
+    for name in ("center", "factor", "slopes", "prior", "weight", "bias"):
         ours, theirs = (getattr(s, name) for s in (solution, other))
-        if name in ("weight", "bias"):
-            ours, theirs = ours / scales[0], theirs / scales[1]
-        atol = rtol * theirs.abs().max().item()
-        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
+        exact = rtol if name not in ("weight", "bias") else max(rtol, 1e-3)
+        atol = exact * theirs.abs().max().item()
+        torch.testing.assert_close(ours, theirs, rtol=exact, atol=atol)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -259,8 +265,7 @@ def test_a_large_mean_costs_no_digits(form):
     solution = solve(x, labels, weights, n_images=n_images)
     z, normalised = standardise(x, weights)
     expected = Ridge(alpha=solution.penalty).fit(z, np.eye(3)[labels], normalised).predict(z)
-    scale = solution.bias.sum().item()
-    np.testing.assert_allclose(predict(solution, x) / scale, expected, atol=1e-7)
+    np.testing.assert_allclose(predict_indicators(solution, x), expected, atol=1e-7)
     exact = (x - np.float32(1e4)).astype(np.float32)
     check_equal(solution, _shift(solve(exact, labels, weights, n_images=n_images), 1e4), 1e-7)
 
@@ -318,9 +323,7 @@ def test_memory_does_not_grow_with_the_number_of_images(monkeypatch):
     solution = sums.solve()
     z, normalised = standardise(x, weights)
     model = Ridge(alpha=solution.penalty).fit(z, np.eye(3)[labels], sample_weight=normalised)
-    np.testing.assert_allclose(
-        predict(solution, x) / solution.bias.sum().item(), model.predict(z), atol=1e-8
-    )
+    np.testing.assert_allclose(predict_indicators(solution, x), model.predict(z), atol=1e-8)
 
 
 def test_scored_images_are_left_out_of_all(monkeypatch, left_out):

@@ -1,0 +1,111 @@
+"""Logits from predictions of class indicators, against scikit-learn's discriminant analysis."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from sklearn_rrr.training import discriminant
+from sklearn_rrr.training.discriminant import Discriminant
+
+
+def draw(n=400, response=(0.5, 0.5, 0.5), noise=0.1, frequencies=(1 / 3, 1 / 3, 1 / 3)):
+    """Return predictions of three classes, and labels; each class responds as strongly as given."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, n, p=frequencies)
+    prior = np.bincount(labels, minlength=3) / n
+    centred = (np.eye(3) - prior)[labels] * np.array(response)[labels, None]
+    predictions = prior + centred + noise * rng.normal(size=(n, 3))
+    return predictions, labels, np.ones(n), prior
+
+
+def fit(predictions, labels, weights, prior, n=None):
+    parts = map(torch.as_tensor, (predictions, labels, weights, prior))
+    return Discriminant(*parts, n or len(labels))
+
+
+def test_without_shrinkage_it_is_linear_discriminant_analysis(monkeypatch):
+    monkeypatch.setattr(discriminant, "PULL_OF_MEANS", 0.0)
+    monkeypatch.setattr(discriminant, "PULL_OF_COVARIANCE", 0.0)
+    data = draw(response=(0.5, 0.3, 0.2), noise=0.1, frequencies=(0.6, 0.3, 0.1))
+    predictions, labels, _, prior = data
+    lda = LinearDiscriminantAnalysis(solver="lsqr", priors=prior).fit(predictions, labels)
+    logits = fit(*data)(torch.as_tensor(predictions)).numpy()
+    np.testing.assert_allclose(softmax(logits, 1), lda.predict_proba(predictions), atol=0.03)
+    assert (logits.argmax(1) == lda.predict(predictions)).mean() > 0.98
+
+
+def test_a_class_that_responds_weakly_is_found():
+    """Its predictions are below those of others even where they are the highest it ever gets."""
+    predictions, labels, *rest = draw(response=(0.9, 0.9, 0.12), noise=0.1)
+    new = np.array([[1 / 3 - 0.05, 1 / 3 - 0.05, 1 / 3 + 0.1], [0.4, 0.27, 0.33]])
+    found = fit(predictions, labels, *rest)
+    logits = found(torch.as_tensor(predictions)).numpy()
+    weak = labels == 2
+    assert (logits.argmax(1) == labels)[weak].mean() > 0.95
+    assert (predictions.argmax(1) == labels)[weak].mean() < 0.9
+    assert found(torch.as_tensor(new)).argmax(1).tolist() == [2, 2]
+
+
+def test_score_is_the_likelihood():
+    predictions, labels, _, prior = draw(frequencies=(0.6, 0.3, 0.1))
+    weights = np.random.default_rng(1).uniform(0.1, 2, len(labels))
+    found = fit(predictions, labels, weights, prior)
+    log_p, smooth = log_softmax(found(torch.as_tensor(predictions)).numpy(), 1), 1 / 401
+    own = log_p[np.arange(400), labels]
+    expected = np.average((1 - smooth) * own + smooth * log_p.mean(1), weights=weights)
+    assert found.score == pytest.approx(expected)
+
+
+def test_probabilities_are_calibrated():
+    predictions, labels, *rest = draw(n=4000, noise=0.3, frequencies=(0.6, 0.3, 0.1))
+    found = fit(predictions[:2000], labels[:2000], rest[0][:2000], rest[1])
+    p = softmax(found(torch.as_tensor(predictions[2000:])).numpy(), 1)
+    for low, high in [(0.1, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 0.9)]:
+        rows, columns = np.nonzero((p > low) & (p < high))
+        hits = labels[2000:][rows] == columns
+        assert abs(hits.mean() - p[rows, columns].mean()) < 0.06
+
+
+def test_few_images_of_a_class_hardly_move_its_mean():
+    """A class with one image, which is predicted wrongly, behaves as an average class would."""
+    predictions, labels, weights, _ = draw(n=100, frequencies=(0.5, 0.5, 0))
+    labels[0], predictions[0] = 2, [0.9, 0.1, 0.0]
+    found = fit(predictions, labels, weights, np.bincount(labels, minlength=3) / 100)
+    assert found(torch.tensor([[0.1, 0.0, 0.9]]).double()).argmax() == 2
+
+
+@pytest.mark.parametrize("case", ["perfect", "constant", "reversed", "one class", "unlike"])
+def test_extreme_predictions_are_finite(case):
+    predictions, labels, weights, prior = draw(n=30)
+    if case == "perfect":
+        predictions = np.eye(3)[labels]
+    elif case == "constant":
+        predictions = np.tile(prior, (30, 1))
+    elif case == "reversed":
+        predictions = 2 * prior - predictions
+    elif case == "one class":
+        labels[:], prior = 1, np.array([0.0, 1.0, 0.0])
+        predictions = np.tile(prior, (30, 1))
+    else:
+        predictions[4] = [1e9, -1e9, 0]
+    found = fit(predictions, labels, weights, prior)
+    assert found.matrix.isfinite().all()
+    assert found.offset.isfinite().all()
+    logits = found(torch.as_tensor(predictions))
+    if case == "one class":
+        assert (logits.argmax(1) == 1).all()
+    elif case in ("perfect", "unlike"):
+        right = (logits.argmax(1) == torch.as_tensor(labels)).double()
+        assert right.mean() > 0.9
+
+
+def test_weights_count_images():
+    predictions, labels, weights, _ = draw(n=60)
+    weights[:20], twice = 2, np.r_[:60, :20]
+    prior = np.bincount(labels, weights, minlength=3) / weights.sum()
+    first = fit(predictions, labels, weights, prior, 80)
+    second = fit(predictions[twice], labels[twice], np.ones(80), prior, 80)
+    torch.testing.assert_close(first.matrix, second.matrix, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(first.offset, second.offset, rtol=1e-3, atol=1e-3)
