@@ -100,7 +100,7 @@ def measure(folder, seed, way):
         "accuracy": accuracy,
         "fit_seconds": fitted - start,
         "predict_images_per_s": len(X_test) / (time.perf_counter() - fitted),
-        "companion": round(getattr(clf, "stacking_weights_", (1.0, 0.0))[1], 2),
+        "companion": getattr(clf, "companion_", None) or "none",
     }
 
 

@@ -44,8 +44,8 @@ VECTORS = "ignore:Rows of .* features do not form a square"
         RRRNetClassifier(
             "tiny",
             **SMALL,
-            max_epochs=30,
-            fine_tuning=FineTuning(learning_rate=0.01, augmentation="none"),
+            max_epochs=10,
+            fine_tuning=FineTuning(learning_rate=0.01, augmentation="none", head_init="ridge"),
             precision="fp32",
         )
     ],
@@ -234,6 +234,7 @@ def quick():
     return RRRNetClassifier(**SMALL, fine_tuning=tuning, max_epochs=2, random_state=0)
 
 
+@pytest.mark.slow
 def test_grid_search_in_two_processes(data):
     grid = {
         "blocks": [(1, 1, 1, 1), (2, 1, 1, 1)],
@@ -246,6 +247,7 @@ def test_grid_search_in_two_processes(data):
     assert search.predict(data[0]).shape == (40,)
 
 
+@pytest.mark.slow
 def test_grid_over_settings_of_the_training_and_the_ensemble(small, digits):
     clf = small(ensemble=SnapshotEnsemble(), max_epochs=1)
     grid = {

@@ -134,7 +134,7 @@ class ClassifierParameters(BaseEstimator):
             augmentation=self._resolve_augmentation(tuning),
             cache_features=tuning.cache_features,
             sampling=tuning.sampling,
-            patience=tuning.patience if self._stops_early() else None,
+            patience=tuning.patience if max_epochs and self._stops_early() else None,
             bf16=use_bf16(self.precision, device),
             device=str(device),
             seed=seed,

@@ -93,7 +93,8 @@ def save(estimator, path):
     >>> from sklearn_rrr import RRRNetClassifier, load, save
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> X = X / 16
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(X[:64], y[:64])
+    >>> clf = RRRNetClassifier("synth50", blocks=(1, 1, 1, 1), image_size=32, max_epochs=1)
+    >>> clf = clf.fit(X[:64], y[:64])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(clf, f"{folder}/digits.safetensors")
     ...     again = load(f"{folder}/digits.safetensors")
@@ -233,7 +234,8 @@ def load(path):
     >>> from sklearn_rrr import RRRNetClassifier, load, save
     >>> X, y = load_digits(n_class=2, return_X_y=True)
     >>> X = X / 16
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(X[:32], y[:32])
+    >>> clf = RRRNetClassifier("synth50", blocks=(1, 1, 1, 1), image_size=32, max_epochs=1)
+    >>> clf = clf.fit(X[:32], y[:32])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(clf, f"{folder}/digits.safetensors")
     ...     load(f"{folder}/digits.safetensors").classes_

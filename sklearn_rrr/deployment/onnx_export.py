@@ -54,7 +54,8 @@ def export_onnx(estimator, path):
     >>> from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> images = (X.reshape(-1, 8, 8) * 15.9).astype("uint8")
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=1, weights=None).fit(images[:64], y[:64])
+    >>> clf = RRRNetClassifier("synth50", blocks=(1, 1, 1, 1), image_size=32, max_epochs=1)
+    >>> clf = clf.fit(images[:64], y[:64])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export_onnx(clf, f"{folder}/digits.onnx")
     ...     light = OnnxClassifier(f"{folder}/digits.onnx")

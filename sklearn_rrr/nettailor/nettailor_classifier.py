@@ -268,7 +268,7 @@ class NetTailorClassifier(BaseImageClassifier):
             head_init="kept",
         )
 
-    def _learn(self, backbone, images, seed, earlier=None):
+    def _learn(self, backbone, images, seed, earlier=None, enlarge=None):
         images, validation = self._hold_out(images, self._split_seed)
         teacher = self._find_teacher(backbone, images, seed)
         score = self._score(teacher.module_, validation)

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from sklearn_rrr.backbones.mobilenet import HalfTurn
+
 BATCH = 64  # images at a time
 
 
@@ -40,7 +42,11 @@ def activation_maps(network, group, images):
                 network(batch.to(device))
     finally:
         hook.remove()
-    return torch.cat(kept).transpose(0, 1).float().abs().cpu().numpy()
+    maps = torch.cat(kept)
+    for layer in network.stump:
+        if isinstance(layer, HalfTurn):
+            maps = layer(maps)  # upright, as the images are
+    return maps.transpose(0, 1).float().abs().cpu().numpy()
 
 
 def pick_images(images, number):

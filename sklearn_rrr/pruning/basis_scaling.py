@@ -76,7 +76,8 @@ class BasisScalingPruner(BasePruner):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import BasisScalingPruner, RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, image_size=32, random_state=0)
+    >>> form = {"blocks": (1, 1, 1, 1), "n_branches": 2, "image_size": 32}
+    >>> clf = RRRNetClassifier(**form, max_epochs=2, random_state=0)
     >>> pruner = BasisScalingPruner(clf, target=0.6, n_steps=2).fit(X[:64] / 16, y[:64])
     >>> before, _, after = pruner.results_.parameters
     >>> bool(after <= 0.4 * before)

@@ -52,7 +52,8 @@ class ElementPruner(StepwisePruner):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_rrr import ElementPruner, RRRNetClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, image_size=32, random_state=0)
+    >>> form = {"blocks": (1, 1, 1, 1), "n_branches": 2, "image_size": 32}
+    >>> clf = RRRNetClassifier(**form, max_epochs=2, random_state=0)
     >>> pruner = ElementPruner(clf, target=0.8, n_steps=1).fit(X[:64] / 16, y[:64])
     >>> dense, sparse = pruner.results_.nonzero
     >>> bool(sparse <= 0.2 * dense)

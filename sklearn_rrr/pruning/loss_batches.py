@@ -40,7 +40,8 @@ class LossBatches:
     ...         for score, slope in zip(scores, torch.autograd.grad(loss, weights)):
     ...             score += slope.abs().cpu()
     ...     return scores
-    >>> clf = RRRNetClassifier(n_branches=2, max_epochs=2, image_size=32, random_state=0)
+    >>> form = {"blocks": (1, 1, 1, 1), "n_branches": 2, "image_size": 32}
+    >>> clf = RRRNetClassifier(**form, max_epochs=2, random_state=0)
     >>> pruner = ChannelPruner(clf, criterion=score_gradients, target=0.3, n_steps=1)
     >>> before, after = pruner.fit(X[:64] / 16, y[:64]).results_.parameters
     >>> bool(after <= 0.7 * before)

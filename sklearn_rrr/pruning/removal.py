@@ -123,6 +123,18 @@ def _keep_columns(head, mask):
     return made
 
 
+def _take_columns(head, index):
+    """Return heads with the columns at an index, the same for all branches."""
+    index = index.to(head.weight.device)
+    made = _head_like(head, (*head.weight.shape[:2], len(index)))
+    made.weight.copy_(head.weight[:, :, index])
+    made.bias.copy_(head.bias)
+    if head.center is not None:
+        made.center.copy_(head.center[:, index])
+        made.factor.copy_(head.factor[:, index])
+    return made
+
+
 def _head_like(head, shape):
     n_branches, n_classes, n_features = shape
     made = BranchLinear(n_branches, n_features, n_classes, head.center is not None)
@@ -137,24 +149,33 @@ def removable_blocks(network):
     return [name for name, block in list_blocks(network) if block.repeats]
 
 
+def _index_columns(network):
+    """Return {block name: list of indices, those of the columns of each statistic}."""
+    found, first = {}, 0
+    for name, n_statistics, channels in list_columns(network):
+        found[name] = [first + channels * i + torch.arange(channels) for i in range(n_statistics)]
+        first += n_statistics * channels
+    return found
+
+
 @torch.no_grad()
 def drop_blocks(network, names):
     """Remove the blocks of the given names from an RRRNet, in place.
 
-    The other blocks keep their names. Heads that read all blocks lose the columns of those removed.
+    The other blocks keep their names. Heads that read all blocks lose the columns of those removed,
+    except for quadrants, which the heads then read of the block before.
     """
-    before = list_columns(network)
+    before = _index_columns(network)
     for name in names:
         phase, _, position = name.rpartition(".")
         delattr(network.get_submodule(phase), position)
-    after = {name: n_statistics for name, n_statistics, _ in list_columns(network)}
     if network.head_features == "all":
-        parts = [
-            torch.arange(n * channels) < after.get(name, 0) * channels
-            for name, n, channels in before
-        ]
-        mask = torch.cat(parts).to(network.head.weight.device)
-        network.head = _keep_columns(network.head, mask.expand(network.n_branches, -1))
+        quadrants = next((own[2:] for own in before.values() if len(own) > 2), None)
+        index = []
+        for name, n_statistics, _ in list_columns(network):
+            own = before[name]
+            index += own[:n_statistics] if n_statistics <= len(own) else [*own, *quadrants]
+        network.head = _take_columns(network.head, torch.cat(index))
     phases = [
         phase
         for part in (network.stump, network.branches)

@@ -65,15 +65,19 @@ class Discriminant:
         # An image unlike all others may be predicted far outside the range of the indicators.
         centred, total = (predictions - prior).clamp(-1, 1), weights.sum()
         indicators = F.one_hot(labels, n_classes).double()
-        counts = weights @ indicators
+        # The only image of a class, left out, says nothing about the class.
+        told = weights * (indicators.sum(0) > 1)[labels]
+        counts = told @ indicators
         ideal = torch.eye(n_classes, dtype=torch.double) - prior  # predictions without an error
-        response = weights @ (centred * ideal[labels]).sum(1)
-        response = response / (weights @ ideal[labels].square().sum(1)).clamp(min=1e-30)
-        response = response.clamp(min=LEAST_RESPONSE)
-        means = indicators.T @ (weights[:, None] * centred) + PULL_OF_MEANS * response * ideal
-        means = means / (counts + PULL_OF_MEANS)[:, None]
+        response = told @ (centred * ideal[labels]).sum(1)
+        response = response / (told @ ideal[labels].square().sum(1)).clamp(min=1e-30)
+        if response < LEAST_RESPONSE:  # left-out images tell nothing: assume equal classes
+            response, counts = torch.full_like(response, LEAST_RESPONSE), torch.zeros_like(counts)
+        means = indicators.T @ (told[:, None] * centred) / counts.clamp(min=1e-30)[:, None]
+        share = (counts / (counts + PULL_OF_MEANS).clamp(min=1e-30))[:, None]
+        means = share * means + (1 - share) * response * ideal
         rest = centred - means[labels]
-        covariance = rest.T @ (weights[:, None] * rest) / total
+        covariance = rest.T @ (told[:, None] * rest) / told.sum().clamp(min=1e-30)
         covariance = covariance / covariance.diagonal().mean().clamp(min=1e-30)
         pull = PULL_OF_COVARIANCE * torch.eye(n_classes, dtype=torch.double)
         mixed = (covariance + pull) / (1 + PULL_OF_COVARIANCE)

@@ -129,6 +129,11 @@ def test_the_head_can_be_trained(make, digits, cached):
     assert clf.score(X, y) > 0.9
 
 
+def test_a_validation_set_without_an_epoch(make, digits):
+    clf = make(validation_fraction=0.2, early_stopping=True).fit(*digits)
+    assert clf.score(*digits) > 0.9
+
+
 def test_pruners_need_a_single_network(fitted, make, digits):
     with pytest.raises(ValueError, match="fitted with a companion"):
         ChannelPruner(FrozenEstimator(fitted), target=0.2).fit(*digits)

@@ -202,6 +202,7 @@ def test_balanced_weights_count_the_images_used(small, digits):
     np.testing.assert_array_equal(clone(clf).fit(X[50:], y[50:]).predict_proba(X), weighted)
 
 
+@pytest.mark.slow
 def test_papers_settings_are_the_default_of_resnet152():
     paper = {"trainable": "branches", "split": "paper", "head_init": "random", "steps": 3750}
     paper |= {"augmentation": "paper", "learning_rate": 1e-3, "lr_schedule": "constant"}

@@ -50,6 +50,7 @@ def test_of_a_fitted_classifier(small, digits):
     assert table.vote_agreement.between(1 / 4, 1).all()
 
 
+@pytest.mark.slow
 def test_of_an_exported_classifier(small, digits, tmp_path):
     X, y = digits
     clf = small(n_branches=3).fit(X, y)

@@ -59,10 +59,10 @@ def test_loaded_classifier_predicts_the_same(small, digits, tmp_path, kind):
 @pytest.mark.parametrize(
     ("backbone", "head_features", "split_at", "n_branches"),
     [
-        ("tiny_mobile", "last", "conv2_x", 2),
-        ("tiny_mobile", "all", "conv2_x", 1),
+        pytest.param("tiny_mobile", "last", "conv2_x", 2, marks=pytest.mark.slow),
+        pytest.param("tiny_mobile", "all", "conv2_x", 1, marks=pytest.mark.slow),
         ("tiny_mobile", "all", "conv4_x", 2),
-        ("tiny", "all", "conv4_x", 2),
+        pytest.param("tiny", "all", "conv4_x", 2, marks=pytest.mark.slow),
     ],
 )
 def test_any_backbone_and_head_in_files(
@@ -349,6 +349,7 @@ def test_export_predicts_as_the_classifier(fitted, exported, shape, engine):
     np.testing.assert_allclose(branches.mean(1), clf.predict_proba(X), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_export_leaves_the_classifier_as_it_was(fitted, digits, tmp_path):
     before = fitted.predict_proba(digits[0])
     module = fitted.module_

@@ -187,6 +187,7 @@ def test_later_blocks_start_as_identities_and_learn_alone(images):
     assert {key for key in half if ".conv" in key} - kept <= moved
 
 
+@pytest.mark.slow
 def test_training_learns(images):
     recipe = replace(TINY, steps=300, learning_rate=0.01, whole_from=1.0)
     run = stages.Pretraining(recipe, images)

@@ -125,6 +125,7 @@ def test_file_holds_the_pruned_network(pruned, fitted, digits, name, tmp_path):
     assert load(tmp_path / "b").partial_fit(*digits).n_parameters_ == clf.n_parameters_
 
 
+@pytest.mark.slow
 def test_file_loads_in_a_fresh_process(digits, tmp_path):
     clf = RRRNetClassifier(n_branches=2, image_size=16, max_epochs=1, random_state=0)
     then = ChannelPruner(target=0.2, n_steps=1, epochs_per_step=0)
@@ -154,6 +155,7 @@ def test_damaged_shapes_are_refused(pruned, tmp_path):
         load(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["basis", "channel", "block"])
 def test_onnx_file_predicts_the_same(pruned, digits, name, tmp_path):
     export_onnx(pruned[name].estimator_, tmp_path / "a.onnx")
@@ -209,6 +211,7 @@ def test_unfitted_estimator_learns_from_the_images_not_held_out(small, digits):
     assert everything.results_.score.isna().all()
 
 
+@pytest.mark.slow
 def test_a_fitted_estimator_makes_no_difference_unless_it_is_frozen(small, digits):
     X, y = digits
     clf = small(max_epochs=1)
@@ -260,6 +263,7 @@ def test_results_repeat(small, digits):
     np.testing.assert_array_equal(first.predict_proba(digits[0]), second.predict_proba(digits[0]))
 
 
+@pytest.mark.slow
 def test_grid_search_over_targets(small, digits):
     def lean(pruner, X, y):
         return -pruner.estimator_.n_parameters_
@@ -381,6 +385,7 @@ def test_all_of_a_pruned_network_learns_before_and_after_a_file(small, digits, t
     )
 
 
+@pytest.mark.slow
 def test_class_of_one_image_may_be_held_out(small, digits):
     X, y = digits[0][:40], digits[1][:40].copy()
     y[y == 3] = 2
@@ -421,6 +426,7 @@ def test_all_that_may_go_is_less_than_the_target(fitted, digits):
     assert all(conv.out_channels == conv.groups for conv in groups)
 
 
+@pytest.mark.slow
 def test_epochs_of_all_steps_are_those_of_the_first_fit(small, digits):
     pruner = ChannelPruner(small(max_epochs=7), n_steps=3).fit(*digits)
     assert pruner.results_.epochs.tolist() == [0, 2, 4, 6]

@@ -101,6 +101,7 @@ def test_layers_after_the_next_keep_every_bit(small, digits, backbone, ema_epoch
         assert moved(before, after) == {name for layer in layers[:end] for name in layer}
 
 
+@pytest.mark.slow
 def test_the_usual_control_retrains_everything_for_as_long(small, digits):
     tables = {}
     for retrain in ("progressive", "usual"):

@@ -290,6 +290,7 @@ def test_a_kill_while_a_step_is_written(one_epoch, digits, tmp_path, monkeypatch
     np.testing.assert_array_equal(resumed.predict_proba(X), expected.predict_proba(X))
 
 
+@pytest.mark.slow
 def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, tmp_path):
     """Whatever differs is another search; what does not matter is not."""
     X, y = digits
@@ -477,6 +478,7 @@ def test_scores_are_of_images_held_out(one_epoch, marked, monkeypatch):
         assert trained == everything - scored
 
 
+@pytest.mark.slow
 def test_cross_validation_refits_on_all_images(one_epoch, marked, monkeypatch):
     recorder, everything = Recorder(monkeypatch), set(range(120))
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
@@ -676,6 +678,7 @@ def test_scoring_and_score(one_epoch, digits):
     )
 
 
+@pytest.mark.slow
 def test_in_a_search_and_by_default(one_epoch, digits):
     X, y = digits
     selector = BlockSelector(one_epoch, max_blocks=5)

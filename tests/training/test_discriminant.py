@@ -76,13 +76,18 @@ def test_few_images_of_a_class_hardly_move_its_mean():
     assert found(torch.tensor([[0.1, 0.0, 0.9]]).double()).argmax() == 2
 
 
-@pytest.mark.parametrize("case", ["perfect", "constant", "reversed", "one class", "unlike"])
+@pytest.mark.parametrize(
+    "case", ["perfect", "constant", "reversed", "one class", "unlike", "one image of a class"]
+)
 def test_extreme_predictions_are_finite(case):
     predictions, labels, weights, prior = draw(n=30)
     if case == "perfect":
         predictions = np.eye(3)[labels]
     elif case == "constant":
         predictions = np.tile(prior, (30, 1))
+    elif case == "one image of a class":
+        predictions, labels, weights = predictions[:3], np.arange(3), weights[:3]
+        predictions, prior = 0.5 * (1 - np.eye(3)), np.full(3, 1 / 3)
     elif case == "reversed":
         predictions = 2 * prior - predictions
     elif case == "one class":
@@ -93,6 +98,8 @@ def test_extreme_predictions_are_finite(case):
     found = fit(predictions, labels, weights, prior)
     assert found.matrix.isfinite().all()
     assert found.offset.isfinite().all()
+    if case == "one image of a class":  # left out, it looks like the others; assume equal classes
+        assert found(torch.eye(3).double()).argmax(1).tolist() == [0, 1, 2]
     logits = found(torch.as_tensor(predictions))
     if case == "one class":
         assert (logits.argmax(1) == 1).all()

@@ -237,6 +237,7 @@ def test_out_of_memory_suggests_the_cure(small, digits, monkeypatch):  # fault 4
         small().fit(*digits)
 
 
+@pytest.mark.slow
 def test_bf16_learns_like_fp32(small, digits):
     X, y = digits
     scores = [
