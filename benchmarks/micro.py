@@ -55,7 +55,12 @@ class LastLayerFeatures(TransformerMixin, BaseEstimator):
 def glue(random_state):
     """Return frozen features of the last layer at 224 pixels, with a logistic regression."""
     regression = LogisticRegressionCV(
-        Cs=8, l1_ratios=(0,), use_legacy_attributes=False, max_iter=1000, random_state=random_state
+        Cs=np.logspace(-5, -1, 5),
+        l1_ratios=(0,),
+        scoring="accuracy",
+        use_legacy_attributes=False,
+        max_iter=300,
+        random_state=random_state,
     )
     return make_pipeline(LastLayerFeatures(), StandardScaler(), regression)
 

@@ -93,9 +93,9 @@ class FineTuning(BaseEstimator):
         training, at least 1. The default is 10.
     companion : str or None, default=None
         Name of a second backbone, such as "synth50", whose features the head reads, too, or "none",
-        the default. It is left out if leave-one-out finds that it does not help. It needs
-        ``trainable="head"`` and an unsplit network. There is no companion in the first
-        ``partial_fit``, or inside pruners and selectors.
+        the default. It is left out if leave-one-out finds that it does not help. It needs a head in
+        closed form, that is ``trainable="head"``, ``head_init="ridge"``, no epochs and an unsplit
+        network. There is no companion in ``partial_fit``, or inside pruners and selectors.
 
     See Also
     --------

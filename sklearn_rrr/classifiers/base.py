@@ -25,6 +25,7 @@ from sklearn_rrr.classifiers.prediction import PredictingMixin
 from sklearn_rrr.classifiers.reading import ReadingMixin
 from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.costs import count_parameters
+from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.devices import seeded
 from sklearn_rrr.training.loop import make_net, train
 
@@ -138,14 +139,14 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         if self.max_epochs is None and self._settings_used.patience is None:
             _warn_of_falling_loss(self.history_.train_loss.to_numpy())
 
-    def _add_companion(self, module):
+    def _add_companion(self, module, n_images):
         """Return a network, or a larger one that contains it; subclasses may override this."""
         return module
 
     def _learn(self, backbone, images, seed, earlier=None, enlarge=None):
         """Build the network and train it on a LabelledSet with its final weights."""
         module = self._make_module(backbone)
-        module = module if enlarge is None else enlarge(module)
+        module = module if enlarge is None else enlarge(module, len(images))
         images, validation = self._hold_out(images, self._split_seed)
         settings = self._settings(len(images), seed)
         if earlier is not None:
@@ -198,6 +199,11 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         """
         self._check_parameters()
         first = not hasattr(self, "module_")
+        if not first and isinstance(self.module_, StackedNet):
+            raise ValueError(
+                "partial_fit cannot train a network with a companion. Fit with "
+                'fine_tuning=FineTuning(companion="none").'
+            )
         if first and classes is None:
             raise ValueError("`classes` must be passed at the first call to partial_fit.")
         if not first:

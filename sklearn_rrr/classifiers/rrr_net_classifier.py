@@ -1,6 +1,6 @@
 """RRRNetClassifier: RRR-Net (Sun et al. 2023, arXiv:2310.01157) behind scikit-learn's API."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral
 
 import torch
@@ -14,6 +14,8 @@ from sklearn_rrr.classifiers.ensembles import EnsembleStrategy, make_strategy
 from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.networks.stacked_net import StackedNet
+
+MOST_IMAGES = 5000  # with a companion that is not asked for: the head would take minutes
 
 
 @dataclass(eq=False, repr=False)
@@ -272,18 +274,27 @@ class RRRNetClassifier(BranchClassifier):
         as_it_is = as_it_is and self._given_tuning().trainable in (None, "head")
         return backbone.fine_tuning_whole if as_it_is else backbone.fine_tuning
 
-    def _add_companion(self, module):
-        """Return a StackedNet if the settings name a companion."""
+    def _add_companion(self, module, n_images):
+        """Return a StackedNet if the settings name a companion and the head is in closed form."""
+        settings = self._settings(n_images, self._split_seed)
         name = self.fine_tuning_.companion
         if name == "none":
             return module
-        if self.trainable_ != "head" or self.n_branches > 1:
+        closed = self.trainable_ == "head" and settings.head_init == "ridge"
+        fits = closed and self.n_branches == 1 and not settings.max_epochs
+        if self._given_tuning().companion is None and (not fits or n_images > MOST_IMAGES):
+            self._recommended = replace(self._recommended, companion="none")
+            return module
+        if not fits:
             raise ValueError(
-                f"A companion, {name!r}, needs fine_tuning=FineTuning(trainable='head') and "
-                f"`n_branches`=1; got trainable={self.trainable_!r} and {self.n_branches} "
-                "branches. Use companion='none'."
+                f"The companion {name!r} needs a head in closed form, that is trainable='head', "
+                f"head_init='ridge', no epochs and `n_branches`=1; got {self.trainable_!r}, "
+                f"{settings.head_init!r}, {settings.max_epochs} and {self.n_branches}. Use "
+                "companion='none'."
             )
-        backbone, _ = load_backbone(name)
+        backbone, is_pretrained = load_backbone(name)
+        if not is_pretrained:
+            raise ValueError(f"The companion {name!r} has no pre-trained weights.")
         companion = RRRNet(backbone, len(self.classes_), head_features=module.head_features)
         sizes = self.image_size_, min(self.image_size_, backbone.image_size)
         return StackedNet(module, companion, *sizes)

@@ -62,8 +62,8 @@ def _list_layers(module):
 def describe(x, n_branches, n):
     """Return statistics over the pixels: (B, M·C, h, w) -> list of `n` (B, M, C).
 
-    They are, in order, the means; the standard deviations; and the means of the quadrants above
-    left, above right, below left and below right. `n` is 1, 2 or 6.
+    They are, in order, the means; the standard deviations; and the means of the quadrants of the
+    maps above left, above right, below left and below right. `n` is 1, 2 or 6.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     mean = x.mean((2, 3), keepdim=True)  # torch.var_mean is 10 times slower in channels last

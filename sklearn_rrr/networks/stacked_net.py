@@ -60,7 +60,9 @@ class StackedNet(ImageNetwork):
         self._standardises = main.head.center is not None
         self.normalize, self.branches = nn.Identity(), nn.Identity()
         self.head = self._make_head(len(self._kinds))
-        main.head, companion.head = nn.Identity(), nn.Identity()
+        for network in (main, companion):
+            network.head = nn.Identity()
+            network.hold(())
         self.stump = _Features(main, companion, Resize(image_size, companion_size))
         self.to(next(main.parameters()).device).freeze()
 
@@ -86,7 +88,7 @@ class StackedNet(ImageNetwork):
         """Give `main` a head of its own, and return it."""
         self.has_companion = False
         self.main.head = self._make_head(self.n_main).to(self.head.weight.device)
-        return self.main
+        return self.main.freeze("head")
 
     def _make_head(self, n_features):
         return BranchLinear(1, n_features, self.n_classes, self._standardises)

@@ -20,6 +20,7 @@ FACTORS = (0.5, 1000.0)  # range of the factor on the discriminants
 # the identity matrix, relative to its own.
 PULL_OF_MEANS = 10.0
 PULL_OF_COVARIANCE = 3.0
+N_FOLDS = 5  # of images in random order
 LEAST_RESPONSE = 1e-3  # of the predictions to the classes
 
 
@@ -46,7 +47,11 @@ class Discriminant:
     offset : Tensor of shape (K,)
         Logits are ``(predictions - prior) @ matrix + offset``.
     score : float
-        Mean log-likelihood of the images, with smoothed labels.
+        Mean log-likelihood of the images, with smoothed labels. Five folds, each with discriminants
+        of the others, determine it and the scale of the logits. The matrix is a multiple of the
+        identity where that scores better.
+    n_scored : int
+        Number of images.
 
     Examples
     --------
@@ -63,39 +68,57 @@ class Discriminant:
     def __init__(self, predictions, labels, weights, prior, n_images):
         self.prior, n_classes = prior, len(prior)
         # An image unlike all others may be predicted far outside the range of the indicators.
-        centred, total = (predictions - prior).clamp(-1, 1), weights.sum()
-        indicators = F.one_hot(labels, n_classes).double()
-        # The only image of a class, left out, says nothing about the class.
-        told = weights * (indicators.sum(0) > 1)[labels]
-        counts = told @ indicators
-        ideal = torch.eye(n_classes, dtype=torch.double) - prior  # predictions without an error
-        response = told @ (centred * ideal[labels]).sum(1)
-        response = response / (told @ ideal[labels].square().sum(1)).clamp(min=1e-30)
-        if response < LEAST_RESPONSE:  # left-out images tell nothing: assume equal classes
-            response, counts = torch.full_like(response, LEAST_RESPONSE), torch.zeros_like(counts)
-        means = indicators.T @ (told[:, None] * centred) / counts.clamp(min=1e-30)[:, None]
-        share = (counts / (counts + PULL_OF_MEANS).clamp(min=1e-30))[:, None]
-        means = share * means + (1 - share) * response * ideal
-        rest = centred - means[labels]
-        covariance = rest.T @ (told[:, None] * rest) / told.sum().clamp(min=1e-30)
-        covariance = covariance / covariance.diagonal().mean().clamp(min=1e-30)
-        pull = PULL_OF_COVARIANCE * torch.eye(n_classes, dtype=torch.double)
-        mixed = (covariance + pull) / (1 + PULL_OF_COVARIANCE)
-        matrix = torch.linalg.solve(mixed, means.T) / response
-        offset = -(means * matrix.T).sum(1) / 2
+        centred = (predictions - prior).clamp(-1, 1)
         smoothing = 1 / (n_images + 1)
         base = ((1 - smoothing) * prior + smoothing / n_classes).log()
-        discriminants = centred @ matrix + offset
+        # The scale is that of discriminants for images that did not determine them.
+        crossed, folds = torch.empty_like(centred), torch.arange(len(labels)) % N_FOLDS
+        for fold in folds.unique():
+            rest = folds != fold
+            matrix, offset = _discriminate(centred[rest], labels[rest], weights[rest], prior)
+            crossed[~rest] = centred[~rest] @ matrix + offset
+        forms = [(_discriminate(centred, labels, weights, prior), crossed)]
+        plain = torch.eye(n_classes, dtype=torch.double), torch.zeros_like(prior)
+        forms.append((plain, centred))  # few images may not tell how classes differ
 
-        def loss(log_scale):
+        def lose(log_scale, discriminants):
             logits = discriminants * math.exp(log_scale) + base
             options = {"reduction": "none", "label_smoothing": smoothing}
-            return (weights @ F.cross_entropy(logits, labels, **options) / total).item()
+            losses = F.cross_entropy(logits, labels, **options)
+            return (weights @ losses / weights.sum()).item()
 
-        found = minimize_scalar(loss, bounds=np.log(FACTORS), method="bounded")
-        scale = math.exp(found.x)
+        found = [
+            minimize_scalar(lose, np.log(FACTORS), np.log(FACTORS), (values,), method="bounded")
+            for _, values in forms
+        ]
+        best = min(range(len(forms)), key=lambda i: found[i].fun)
+        scale, (matrix, offset) = math.exp(found[best].x), forms[best][0]
         self.matrix, self.offset = scale * matrix, scale * offset + base
-        self.score = -float(found.fun)
+        self.score, self.n_scored = -float(found[best].fun), len(labels)
 
     def __call__(self, predictions):
         return (predictions - self.prior) @ self.matrix + self.offset
+
+
+def _discriminate(centred, labels, weights, prior):
+    """Return the matrix (K, K) and the offset (K,) of linear discriminants, up to a factor."""
+    n_classes = len(prior)
+    indicators = F.one_hot(labels, n_classes).double()
+    # The only image of a class, left out, says nothing about the class.
+    told = weights * (indicators.sum(0) > 1)[labels]
+    counts = told @ indicators
+    ideal = torch.eye(n_classes, dtype=torch.double) - prior  # predictions without an error
+    response = told @ (centred * ideal[labels]).sum(1)
+    response = response / (told @ ideal[labels].square().sum(1)).clamp(min=1e-30)
+    if response < LEAST_RESPONSE:  # left-out images tell nothing: assume equal classes
+        response, counts = torch.full_like(response, LEAST_RESPONSE), torch.zeros_like(counts)
+    means = indicators.T @ (told[:, None] * centred) / counts.clamp(min=1e-30)[:, None]
+    share = (counts / (counts + PULL_OF_MEANS).clamp(min=1e-30))[:, None]
+    means = share * means + (1 - share) * response * ideal
+    rest = centred - means[labels]
+    covariance = rest.T @ (told[:, None] * rest) / told.sum().clamp(min=1e-30)
+    covariance = covariance / covariance.diagonal().mean().clamp(min=1e-30)
+    pull = PULL_OF_COVARIANCE * torch.eye(n_classes, dtype=torch.double)
+    mixed = (covariance + pull) / (1 + PULL_OF_COVARIANCE)
+    matrix = torch.linalg.solve(mixed, means.T) / response
+    return matrix, -(means * matrix.T).sum(1) / 2

@@ -45,6 +45,8 @@ class Ridge:
         Penalty with the best leave-one-out likelihood.
     score : float
         Mean log-likelihood of left-out images, with smoothed labels.
+    n_scored : int
+        Number of left-out images.
     """
 
     center: torch.Tensor
@@ -55,6 +57,7 @@ class Ridge:
     bias: torch.Tensor
     penalty: float
     score: float
+    n_scored: int
 
 
 class RidgeSums:
@@ -165,7 +168,8 @@ class RidgeSums:
         penalty, discriminant = loo.choose(self.n_scored)
         slopes = system[3](penalty).T / root
         weight, bias = discriminant.matrix.T @ slopes, discriminant.offset
-        return Ridge(center, factor, slopes, prior, weight, bias, penalty, discriminant.score)
+        scores = penalty, discriminant.score, discriminant.n_scored
+        return Ridge(center, factor, slopes, prior, weight, bias, *scores)
 
     def _kept_images(self):
         """Return features, labels and weights of the kept images; all weights have the mean 1."""

@@ -77,7 +77,7 @@ def _weigh_companion(network, sums, both):
     `sums` are the RidgeSums of the features of both networks, and `both` is their solution.
     """
     alone = sums.select(network.n_main).solve()
-    if sums.n_scored * (both.score - alone.score) < GAIN:
+    if not both.n_scored * (both.score - alone.score) >= GAIN:
         write_heads(network.drop_companion().head, [alone])
 
 

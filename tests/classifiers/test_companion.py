@@ -92,6 +92,7 @@ def test_the_companion_of_a_network_that_knows_as_much_is_dropped(digits):
     assert clf.n_parameters_ == alone.n_parameters_
     clf.partial_fit(X, y)
     assert clf.net_.module_ is clf.module_
+    assert clf.module_.is_frozen("stump")
 
 
 def test_persistence_and_export(fitted, digits, tmp_path):
@@ -114,19 +115,9 @@ def test_fits_repeat(fitted, make, digits):
     np.testing.assert_array_equal(again.predict_proba(digits[0]), fitted.predict_proba(digits[0]))
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_the_head_can_be_trained(make, digits, cached):
-    """Training starts from the closed form; partial_fit goes on."""
-    X, y = digits
-    clf = make(max_epochs=2, cache_features=cached, learning_rate=1e-4).fit(X, y)
-    assert isinstance(clf.module_, StackedNet)
-    assert len(clf.history_) == 2
-    assert clf.score(X, y) > 0.9
-    before = clf.module_.head.weight.clone()
-    clf.partial_fit(X, y)
-    assert not torch.equal(clf.module_.head.weight, before)
-    assert clf.companion_ == "synth50"
-    assert clf.score(X, y) > 0.9
+def test_partial_fit_needs_a_single_network(fitted, digits):
+    with pytest.raises(ValueError, match=r"FineTuning\(companion=\"none\"\)"):
+        fitted.partial_fit(*digits)
 
 
 def test_a_validation_set_without_an_epoch(make, digits):
@@ -141,10 +132,38 @@ def test_pruners_need_a_single_network(fitted, make, digits):
     assert isinstance(pruner.estimator_.module_, RRRNet)
 
 
-@pytest.mark.parametrize("parameters", [{"trainable": "branches"}, {"n_branches": 2}])
+@pytest.mark.parametrize(
+    "parameters",
+    [{"trainable": "branches"}, {"n_branches": 2}, {"max_epochs": 1}, {"head_init": "random"}],
+)
 def test_networks_that_cannot_have_a_companion(make, digits, parameters):
-    with pytest.raises(ValueError, match=r"A companion, 'synth50', needs .*companion='none'"):
+    with pytest.raises(ValueError, match=r"The companion 'synth50' needs .*companion='none'"):
         make(**parameters).fit(*digits)
+
+
+def test_a_companion_that_is_not_asked_for_gives_way_to_epochs(digits):
+    X, y = (part[:40] for part in digits)
+    clf = RRRNetClassifier(max_epochs=1, image_size=32, random_state=0).fit(X, y)
+    assert clf.companion_ is None
+    assert clf.fine_tuning_.companion == "none"
+    assert len(clf.history_) == 1
+
+
+def test_a_companion_needs_pretrained_weights(make, digits):
+    with pytest.raises(ValueError, match="The companion 'tiny' has no pre-trained weights"):
+        make(companion="tiny").fit(*digits)
+
+
+def test_norms_of_both_networks_are_adapted(make, digits):
+    """Only where the user asks for it, or reduces the network."""
+    before, after = (
+        make(norm_warmup_epochs=n, head_features="last").fit(*digits).module_.state_dict()
+        for n in (0, 1)
+    )
+    for part in ("stump.main.", "stump.companion."):
+        keys = [k for k in before if k.startswith(part) and k.endswith("running_mean")]
+        assert keys
+        assert all(not torch.equal(before[k], after[k]) for k in keys)
 
 
 def test_no_companion(make, digits):
