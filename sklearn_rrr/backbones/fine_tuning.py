@@ -92,8 +92,8 @@ class FineTuning(BaseEstimator):
         Number of epochs without a better validation loss after which early stopping ends the
         training, at least 1. The default is 10.
     companion : str or None, default=None
-        Name of a second backbone, such as "synth50", whose features the head reads, too, or "none",
-        the default. It is left out if leave-one-out finds that it does not help. It needs a head in
+        Name of a second backbone, such as "synth50", or "none", the default. The head also reads the
+        features of its reduced network, 1_1_1_1. It is left out if leave-one-out finds that it does not help. It needs a head in
         closed form, that is ``trainable="head"``, ``head_init="ridge"``, no epochs and an unsplit
         network. There is no companion in ``partial_fit``, or inside pruners and selectors.
 

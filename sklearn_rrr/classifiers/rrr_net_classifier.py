@@ -295,7 +295,8 @@ class RRRNetClassifier(BranchClassifier):
         backbone, is_pretrained = load_backbone(name)
         if not is_pretrained:
             raise ValueError(f"The companion {name!r} has no pre-trained weights.")
-        companion = RRRNet(backbone, len(self.classes_), head_features=module.head_features)
+        form = {"blocks": (1, 1, 1, 1), "head_features": module.head_features}
+        companion = RRRNet(backbone, len(self.classes_), **form)
         sizes = self.image_size_, min(self.image_size_, backbone.image_size)
         return StackedNet(module, companion, *sizes)
 

@@ -31,6 +31,7 @@ def fitted(digits):
     return fit(digits, make_backbone("tiny").state_dict())
 
 
+@pytest.mark.slow
 def test_ten_tasks_share_one_backbone(digits, weights, tmp_path):
     X, y = digits
     store, expected = MultiTaskStore(tmp_path / "store", "tiny", weights), {}

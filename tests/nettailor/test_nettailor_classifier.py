@@ -422,7 +422,7 @@ def test_all_blocks_may_go(make, digits):
     assert clf.predict_proba(digits[0]).shape == (120, 4)
 
 
-@pytest.mark.parametrize("n_removed", [3, 12])
+@pytest.mark.parametrize("n_removed", [pytest.param(3, marks=pytest.mark.slow), 12])
 def test_inverted_residuals_and_files(digits, tmp_path, n_removed):
     """The default teacher has the head of the student, whatever a classifier's would read."""
     X, y = digits

@@ -51,7 +51,10 @@ def fitted(request, digits):
     return clf.fit(*digits)
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+CHAIN = pytest.param("block, channel", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [*[name for name in PRUNERS if "," not in name], CHAIN])
 def test_pruned_networks_predict_train_and_are_saved(fitted, digits, name, tmp_path):
     X, y = digits[0][:60], digits[1][:60]
     before = copy.deepcopy(fitted.module_.state_dict())
@@ -101,6 +104,7 @@ def test_criteria_score_every_group(fitted, digits, criterion):
     assert sum(score.count_nonzero() for score in scores) > 0.8 * sum(g.size for g in groups)
 
 
+@pytest.mark.slow
 def test_kernels_are_chosen_by_leave_one_out(fitted, digits):
     X, y = digits[0][:40], digits[1][:40]
     pruner = ProgressiveKernelPruner(FrozenEstimator(fitted), streams=True, epochs_per_step=0)

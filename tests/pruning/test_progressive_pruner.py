@@ -334,7 +334,8 @@ def quick(**parameters):
     return ProgressiveKernelPruner(clf, **{"criterion": "l1", "epochs_per_step": 0} | parameters)
 
 
-@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_jobs", [1, 2])
 def test_grid_search_over_targets(digits, n_jobs):
     X, y = digits[0][:40], digits[1][:40]
     grid = {"target": [0.1, 0.4]}
