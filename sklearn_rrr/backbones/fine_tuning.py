@@ -92,10 +92,11 @@ class FineTuning(BaseEstimator):
         Number of epochs without a better validation loss after which early stopping ends the
         training, at least 1. The default is 10.
     companion : str or None, default=None
-        Name of a second backbone, such as "synth50", or "none", the default. The head also reads the
-        features of its reduced network, 1_1_1_1. It is left out if leave-one-out finds that it does not help. It needs a head in
-        closed form, that is ``trainable="head"``, ``head_init="ridge"``, no epochs and an unsplit
-        network. There is no companion in ``partial_fit``, or inside pruners and selectors.
+        Name of a second backbone, such as "synth50", or "none", the default. The head also reads
+        the features of its reduced network, 1_1_1_1, which is left out if leave-one-out finds that
+        it does not help. It needs a head in closed form, that is ``trainable="head"``,
+        ``head_init="ridge"``, no epochs and an unsplit network. There is no companion in
+        ``partial_fit``, or inside pruners and selectors.
 
     See Also
     --------
