@@ -20,7 +20,7 @@ FACTORS = (0.5, 1000.0)  # range of the factor on the discriminants
 # the identity matrix, relative to its own.
 PULL_OF_MEANS = 10.0
 PULL_OF_COVARIANCE = 3.0
-N_FOLDS = 5  # of images in random order
+N_FOLDS = 5
 LEAST_RESPONSE = 1e-3  # of the predictions to the classes
 
 
@@ -72,7 +72,7 @@ class Discriminant:
         smoothing = 1 / (n_images + 1)
         base = ((1 - smoothing) * prior + smoothing / n_classes).log()
         # The scale is that of discriminants for images that did not determine them.
-        crossed, folds = torch.empty_like(centred), torch.arange(len(labels)) % N_FOLDS
+        crossed, folds = torch.empty_like(centred), _deal(centred, labels)
         for fold in folds.unique():
             rest = folds != fold
             matrix, offset = _discriminate(centred[rest], labels[rest], weights[rest], prior)
@@ -98,6 +98,19 @@ class Discriminant:
 
     def __call__(self, predictions):
         return (predictions - self.prior) @ self.matrix + self.offset
+
+
+def _deal(centred, labels):
+    """Return the fold of each image: each has as many of a class, well and badly predicted ones.
+
+    It does not depend on the order of the images.
+    """
+    own = centred.gather(1, labels[:, None])[:, 0]
+    folds = torch.empty_like(labels)
+    folds[torch.from_numpy(np.lexsort((own.numpy(), labels.numpy())))] = (
+        torch.arange(len(labels)) % N_FOLDS
+    )
+    return folds
 
 
 def _discriminate(centred, labels, weights, prior):

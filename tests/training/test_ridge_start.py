@@ -135,9 +135,7 @@ def test_a_fit_without_epochs_is_a_ridge_on_frozen_features(
         weights, kinds = torch.from_numpy(weights).float(), module.feature_kinds()
         fit_heads(head, features, torch.from_numpy(y), weights, kinds=kinds)
         expected = head(features).softmax(2).mean(1)
-    # The order of the images decides which folds determine the scale of the logits.
-    np.testing.assert_allclose(clf.predict_proba(X), expected, atol=0.06)
-    assert np.abs(clf.predict_proba(X) - expected.numpy()).mean() < 0.02
+    np.testing.assert_allclose(clf.predict_proba(X), expected, atol=0.01)
     assert clf.score(X, y) > 0.45
 
 
