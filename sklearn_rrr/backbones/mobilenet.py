@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import nn
 
-from sklearn_rrr.backbones.backbone import Backbone
+from sklearn_rrr.backbones.backbone import Backbone, HalfTurn
 from sklearn_rrr.backbones.block import Row, layer_names
 from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.backbones.inverted_residual import InvertedResidual, LastConvolution
@@ -31,19 +31,6 @@ MOBILENET_V2 = [
     (3, 3, 2, 6, 160),
     (1, 3, 1, 6, 320),
 ]
-
-
-class HalfTurn(nn.Module):
-    """Turn images by 180 degrees: (B, C, H, W) -> (B, C, H, W).
-
-    TensorFlow's padding "SAME" puts an odd row or column of zeros below or to the right, which
-    torch's convolutions cannot do. On turned images, with turned kernels, the same zeros are above
-    and to the left, where an ordinary padding puts them at strides of 1 and 2. A separate padding
-    would take a sixth of the time of a prediction.
-    """
-
-    def forward(self, x):
-        return x.flip((2, 3))
 
 
 def make_mobilenet(name, rows, *, stem=32, last=1280, turned=False, eps=1e-5, **options):
@@ -91,9 +78,7 @@ def make_mobilenet(name, rows, *, stem=32, last=1280, turned=False, eps=1e-5, **
         form = {"kernel": kernel, "expansion": expansion, "eps": eps}
         phases[-1].append(Row(InvertedResidual, channels, depth, stride, form))
     phases[-1].append(Row(LastConvolution, last, form={"eps": eps}))
-    backbone = Backbone(name, first, phases, **options)
-    backbone.turned = turned
-    return backbone
+    return Backbone(name, first, phases, **options)
 
 
 def _scale(rows, width, depth):

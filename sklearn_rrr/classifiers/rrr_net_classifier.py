@@ -301,14 +301,12 @@ class RRRNetClassifier(BranchClassifier):
         return StackedNet(module, companion, *sizes)
 
     def _finish(self, module, settings):
-        pair = module if isinstance(module, StackedNet) else None
-        if pair is not None and not pair.has_companion:
-            super()._finish(pair.main, settings)
-            del self._net  # contains the companion that was dropped
-        else:
-            super()._finish(module, settings)
-        used = pair is not None and pair.has_companion
-        self.companion_ = pair.companion.backbone_name if used else None
+        is_pair = isinstance(module, StackedNet)
+        dropped = is_pair and not module.has_companion
+        super()._finish(module.main if dropped else module, settings)
+        if dropped:
+            del self._net  # contains the companion
+        self.companion_ = module.companion.backbone_name if is_pair and not dropped else None
 
     def _grow(self, blocks, images, random_state=None):
         """Fit a copy with other blocks to a LabelledSet, starting from the weights of this one.

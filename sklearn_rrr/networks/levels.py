@@ -29,6 +29,11 @@ class Stump(nn.Sequential):
     head_features = "last"
     n_later = 2
 
+    @property
+    def phases(self):
+        """Return the phases of blocks, without the stem."""
+        return [module for module in self if isinstance(module, nn.Sequential)]
+
     def forward(self, x):
         features = []
         for module in self:
@@ -93,19 +98,19 @@ def list_levels(stump, phases, head_features):
     return [*(levels if head_features == "all" else ()), (last, 1)]
 
 
-def list_kinds(stump, phases, head_features, n_branches=1):
-    """Return the kind of each feature that the head of one branch reads: a list of F ints.
+def list_statistics(stump, phases, head_features, n_branches=1):
+    """Return what the head of one branch reads: a list of (block, statistics, channels).
 
-    `n_branches` is the number of branches that `phases` contains.
+    `n_branches` is the number of branches that `phases` contains. All channels of a statistic come
+    before those of the next one.
     """
-    kinds, own = [], {block for phase in phases for block in phase}
+    own, found = {block for phase in phases for block in phase}, []
     for block, n in list_levels(stump, phases, head_features):
         channels = block_layers(block)[-1][0].out_channels
-        for kind in KINDS[:n] if n > 1 else (LAST,):
-            kinds += [kind] * (channels // n_branches if block in own else channels)
-    return kinds
+        found.append((block, n, channels // n_branches if block in own else channels))
+    return found
 
 
 def count_features(stump, phases, head_features):
-    """Return the number of features that the head of one branch reads; see :func:`list_levels`."""
-    return len(list_kinds(stump, phases, head_features))
+    """Return the number of features that the head of one branch reads."""
+    return sum(n * channels for _, n, channels in list_statistics(stump, phases, head_features))

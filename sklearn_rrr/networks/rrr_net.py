@@ -16,7 +16,14 @@ from sklearn_rrr.networks.branch_layers import FORMS, BranchConv2d, BranchLinear
 from sklearn_rrr.networks.branch_split import split_aligned, split_kernels
 from sklearn_rrr.networks.branch_widths import branch_phases, fit_widths
 from sklearn_rrr.networks.image_network import ImageNetwork, Normalize
-from sklearn_rrr.networks.levels import Branches, Stump, count_features, list_kinds
+from sklearn_rrr.networks.levels import (
+    KINDS,
+    LAST,
+    Branches,
+    Stump,
+    count_features,
+    list_statistics,
+)
 
 
 class RRRNet(ImageNetwork):
@@ -139,8 +146,15 @@ class RRRNet(ImageNetwork):
         return self.hold(parts)
 
     def feature_kinds(self):
-        phases = [part for part in self.stump if isinstance(part, nn.Sequential)]
-        return list_kinds(phases, self.branches, self.head_features, self.n_branches)
+        kinds = []
+        for _, n, channels in self.list_statistics():
+            kinds += [kind for kind in (KINDS[:n] if n > 1 else (LAST,)) for _ in range(channels)]
+        return kinds
+
+    def list_statistics(self):
+        """Return what the heads read: a list of (block, statistics, channels of one branch)."""
+        form = self.branches, self.head_features, self.n_branches
+        return list_statistics(self.stump.phases, *form)
 
     def set_branch_form(self, form):
         """Choose how the branches' convolutions run, one of FORMS; outputs agree up to rounding.

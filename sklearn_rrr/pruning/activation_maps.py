@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sklearn_rrr.backbones.mobilenet import HalfTurn
+from sklearn_rrr.backbones.backbone import HalfTurn
 
 BATCH = 64  # images at a time
 

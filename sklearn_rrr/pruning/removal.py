@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from sklearn_rrr.backbones.block import block_layers, is_depthwise
+from sklearn_rrr.backbones.block import is_depthwise
 from sklearn_rrr.networks.branch_layers import BranchLinear
-from sklearn_rrr.networks.levels import list_levels
 from sklearn_rrr.networks.rrr_net import count_blocks
 from sklearn_rrr.pruning.channel_groups import list_blocks
 from sklearn_rrr.pruning.convolution_pairs import ConvPair, with_weight
@@ -26,7 +25,9 @@ def keep_channels(network, group, index):
         the group's parts.
     """
     if "head" in group.readers:  # before the widths of its blocks change
-        network.head = _keep_columns(network.head, mask_levels(network, group, index))
+        mask = mask_levels(network, group, index)  # as many columns in each branch
+        columns = mask.nonzero()[:, 1].view(len(mask), -1)
+        network.head = _take_columns(network.head, columns)
     everywhere = repeat_positions(index, group.size, network.n_branches)
     for name in group.writers + group.norms:
         network.set_submodule(name, _keep_outputs(network.get_submodule(name), index))
@@ -86,17 +87,7 @@ def list_columns(network):
     channels of the first statistic come first.
     """
     names = {block: name for name, block in list_blocks(network)}
-    phases = [phase for phase in network.stump if isinstance(phase, nn.Sequential)]
-    levels = list_levels(phases, network.branches, network.head_features)
-    return [
-        (names[block], n, block_layers(block)[-1][0].out_channels // _count(network, names[block]))
-        for block, n in levels
-    ]
-
-
-def _count(network, name):
-    """Return the number of branches whose channels the outputs of a block are."""
-    return network.n_branches if name.startswith("branches.") else 1
+    return [(names[block], *form) for block, *form in network.list_statistics()]
 
 
 def mask_levels(network, group, index):
@@ -111,27 +102,16 @@ def mask_levels(network, group, index):
     return torch.cat(masks, 1)
 
 
-def _keep_columns(head, mask):
-    """Return heads with the columns of a mask (M, F), which has as many in each branch."""
-    rows = head.weight.movedim(2, 1)[mask].view(len(mask), -1, head.weight.shape[1])
-    made = _head_like(head, rows.movedim(1, 2).shape)
-    made.weight.copy_(rows.movedim(1, 2))
-    made.bias.copy_(head.bias)
-    if head.center is not None:
-        made.center.copy_(head.center[mask].view(len(mask), -1))
-        made.factor.copy_(head.factor[mask].view(len(mask), -1))
-    return made
-
-
 def _take_columns(head, index):
-    """Return heads with the columns at an index, the same for all branches."""
+    """Return heads with the columns at an index (M, F), a row for each branch."""
     index = index.to(head.weight.device)
-    made = _head_like(head, (*head.weight.shape[:2], len(index)))
-    made.weight.copy_(head.weight[:, :, index])
+    n_branches, n_classes, _ = head.weight.shape
+    made = _head_like(head, (n_branches, n_classes, index.shape[1]))
+    made.weight.copy_(head.weight.gather(2, index[:, None].expand(-1, n_classes, -1)))
     made.bias.copy_(head.bias)
     if head.center is not None:
-        made.center.copy_(head.center[:, index])
-        made.factor.copy_(head.factor[:, index])
+        made.center.copy_(head.center.gather(1, index))
+        made.factor.copy_(head.factor.gather(1, index))
     return made
 
 
@@ -175,13 +155,9 @@ def drop_blocks(network, names):
         for name, n_statistics, _ in list_columns(network):
             own = before[name]
             index += own[:n_statistics] if n_statistics <= len(own) else [*own, *quadrants]
-        network.head = _take_columns(network.head, torch.cat(index))
-    phases = [
-        phase
-        for part in (network.stump, network.branches)
-        for phase in part
-        if isinstance(phase, nn.Sequential)
-    ]
+        columns = torch.cat(index).expand(network.n_branches, -1)
+        network.head = _take_columns(network.head, columns)
+    phases = [*network.stump.phases, *network.branches]
     network.blocks = tuple(map(count_blocks, phases))
     positions = tuple(tuple(int(name) for name, _ in phase.named_children()) for phase in phases)
     network.arguments = {**network.arguments, "blocks": positions}

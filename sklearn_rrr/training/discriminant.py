@@ -80,24 +80,29 @@ class Discriminant:
         forms = [(_discriminate(centred, labels, weights, prior), crossed)]
         plain = torch.eye(n_classes, dtype=torch.double), torch.zeros_like(prior)
         forms.append((plain, centred))  # few images may not tell how classes differ
-
-        def lose(log_scale, discriminants):
-            logits = discriminants * math.exp(log_scale) + base
-            options = {"reduction": "none", "label_smoothing": smoothing}
-            losses = F.cross_entropy(logits, labels, **options)
-            return (weights @ losses / weights.sum()).item()
-
-        found = [
-            minimize_scalar(lose, np.log(FACTORS), np.log(FACTORS), (values,), method="bounded")
-            for _, values in forms
-        ]
-        best = min(range(len(forms)), key=lambda i: found[i].fun)
-        scale, (matrix, offset) = math.exp(found[best].x), forms[best][0]
+        found = [fit_scale(values, labels, weights, smoothing, base) for _, values in forms]
+        best = min(range(len(forms)), key=lambda i: found[i][1])
+        (scale, loss), (matrix, offset) = found[best], forms[best][0]
         self.matrix, self.offset = scale * matrix, scale * offset + base
-        self.score, self.n_scored = -float(found[best].fun), len(labels)
+        self.score, self.n_scored = -loss, len(labels)
 
     def __call__(self, predictions):
         return (predictions - self.prior) @ self.matrix + self.offset
+
+
+def fit_scale(values, labels, weights, smoothing, base=0.0):
+    """Return the factor with which ``factor * values + base`` are the best logits, and their loss.
+
+    The loss is the weighted mean of the cross-entropy with smoothed labels.
+    """
+
+    def lose(log_scale):
+        logits = values * math.exp(log_scale) + base
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        return (weights @ losses / weights.sum()).item()
+
+    found = minimize_scalar(lose, bounds=np.log(FACTORS), method="bounded")
+    return math.exp(found.x), float(found.fun)
 
 
 def _deal(centred, labels):

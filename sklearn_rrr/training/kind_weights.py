@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
 
+from sklearn_rrr.training.discriminant import FACTORS
+
 MOST = 1000  # images; a step takes time that grows with their cube
 STARTS = (0.01, 0.1, 1.0, 10.0)  # signal to noise
 SCALE = 5.0  # of predictions, at the start
 BOUNDS = np.log([1e-5, 1e4])  # of the logarithms of the weights
-SCALES = np.log([0.5, 1000.0])
 PRIOR = 0.3  # strength of the pull towards equal weights, beside the log-likelihood
+LEAST_REST = 1e-10  # least share of an image's prediction that other images determine
 OPTIONS = {"maxiter": 30, "ftol": 1e-6}
 
 
@@ -85,7 +87,7 @@ def _maximise(kernels, labels, weights, n_classes):
         mixed = noise + torch.tensordot(logs.exp(), kernels, 1)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(mixed))
         residual = inverse @ (root * centred) / root
-        rest = (inverse.diagonal() - weights / n).clamp(min=1e-10)[:, None]
+        rest = (inverse.diagonal() - weights / n).clamp(min=LEAST_REST)[:, None]
         logits = scale * (prior + centred - residual / rest)
         logs_of = logits.log_softmax(1)
         distance = logs - logs.mean()
@@ -101,6 +103,6 @@ def _maximise(kernels, labels, weights, n_classes):
 
     starts = [np.append(np.full(n_kernels, np.log(s / n_kernels)), np.log(SCALE)) for s in STARTS]
     start = min(starts, key=lambda values: objective(values)[0])
-    bounds = [BOUNDS] * n_kernels + [SCALES]
+    bounds = [BOUNDS] * n_kernels + [np.log(FACTORS)]
     found = minimize(objective, start, jac=True, bounds=bounds, options=OPTIONS, method="L-BFGS-B")
     return torch.tensor(found.x[:-1]).exp()

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
 
-from sklearn_rrr.training.discriminant import FACTORS, Discriminant
-from sklearn_rrr.training.kind_weights import MOST, weigh_kinds
+from sklearn_rrr.training.discriminant import Discriminant, fit_scale
+from sklearn_rrr.training.kind_weights import LEAST_REST, MOST, weigh_kinds
 
 PENALTIES = 10.0 ** np.arange(-4, 4.5, 0.5)  # for eigenvalues whose mean is about 1
 SCORED = 2**20  # numbers, images times classes, in a leave-one-out score
@@ -25,7 +24,6 @@ CONSTANT = 1e-4  # deviation over root mean square below which a feature counts 
 FLOOR = 0.3  # of the median deviation, added to each in squares
 LARGEST_MATRIX = 16_384  # rows; its decomposition takes minutes and 6 GB
 BUFFER = 512  # images whose products are summed at once
-LEAST_REST = 1e-10  # least share of an image's prediction that other images determine
 
 
 @dataclass
@@ -273,18 +271,7 @@ class _LeaveOneOut:
         """Return the best penalty, and the Discriminant of its predictions."""
         self.scores, self.y = self.scores[:n_scored], self.y[:n_scored]
         self.labels, self.weights = self.labels[:n_scored], self.weights[:n_scored]
-        penalty = min(PENALTIES, key=lambda p: self._lose(self.predict(p)))
-        form = self.labels, self.weights, self.prior, self.n
-        return float(penalty), Discriminant(self.predict(penalty), *form)
-
-    def _lose(self, predictions):
-        """Return the loss of logits that are a multiple of the predictions, the best one."""
-
-        def loss(log_scale):
-            logits = predictions * math.exp(log_scale)
-            losses = F.cross_entropy(
-                logits, self.labels, reduction="none", label_smoothing=self.smoothing
-            )
-            return (self.weights @ losses / self.weights.sum()).item()
-
-        return minimize_scalar(loss, bounds=np.log(FACTORS), method="bounded").fun
+        form = self.labels, self.weights
+        losses = [fit_scale(self.predict(p), *form, self.smoothing)[1] for p in PENALTIES]
+        penalty = PENALTIES[int(np.argmin(losses))]
+        return float(penalty), Discriminant(self.predict(penalty), *form, self.prior, self.n)
