@@ -116,7 +116,9 @@ class Block(nn.Module):
         """Run the convolutions and norms, without shortcut and last activation."""
         *first, (conv, norm) = block_layers(self)
         for earlier, its_norm in first:
-            x = self.relu(its_norm(earlier(x)))
+            x = its_norm(earlier(x))
+            if getattr(earlier, "activation", None) is None:  # else the convolution applied it
+                x = self.relu(x)
         return norm(conv(x))
 
     @property

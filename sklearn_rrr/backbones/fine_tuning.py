@@ -77,9 +77,9 @@ class FineTuning(BaseEstimator):
         The default is 0.2; 0 disables averaging. Early stopping disables it, too, because the
         last epoch is not known in advance.
     norm_warmup_epochs : int or None, default=None
-        Number of passes that adapt the norm statistics of the frozen parts before training. None
-        uses as many as show 4,000 images, from 1 to 10, but none if only the head of a whole
-        pre-trained backbone is trained (the paper's model [A]).
+        Number of passes that adapt the norm statistics of the frozen parts before training. They
+        become exact averages over all batches, so the default is 1; the paper's moving averages
+        take 10. It is 0 if only the head of a whole pre-trained backbone is trained (model [A]).
     augmentation : {"paper", "geometric", "none"}, callable or None, default=None
         "paper", the default, applies two random transformations out of 14 to each image;
         "geometric" applies two out of rotation, translation, scaling and shear. A callable maps

@@ -155,9 +155,9 @@ def _efficientnet_lite(name, width, depth, image_size):
 
 # Factors on width and depth, and the image size, by name.
 LITE = {
-    "efficientnet_lite0": (1.0, 1.0, 160),
-    "efficientnet_lite1": (1.0, 1.1, 160),
-    "efficientnet_lite2": (1.1, 1.2, 160),
+    "efficientnet_lite0": (1.0, 1.0, 192),
+    "efficientnet_lite1": (1.0, 1.1, 192),
+    "efficientnet_lite2": (1.1, 1.2, 192),
 }
 for _name, _form in LITE.items():
     register_backbone(_name)(partial(_efficientnet_lite, _name, *_form))

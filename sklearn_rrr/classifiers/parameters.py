@@ -104,7 +104,7 @@ class ClassifierParameters(BaseEstimator):
     def _settle_tuning(self):
         """Resolve `fine_tuning`: the user's values, else the backbone's, else the paper's.
 
-        `norm_warmup_epochs` depends on the number of images and may still be None.
+        `norm_warmup_epochs` depends on the network and may still be None.
         """
         return self._given_tuning().fill(self._recommended, DEFAULTS)
 
@@ -115,7 +115,7 @@ class ClassifierParameters(BaseEstimator):
             names = ("split", "dropout", "head_features")
             made = {name: getattr(self.fine_tuning_, name) for name in names}
             tuning = replace(tuning, trainable=self.trainable_, **made)
-        tuning.norm_warmup_epochs = self._resolve_warmup(tuning, n_images)
+        tuning.norm_warmup_epochs = self._resolve_warmup(tuning)
         self.fine_tuning_ = tuning
         device, max_epochs = resolve_device(self.device), self._resolve_epochs(n_images)
         if not max_epochs and self._given_tuning().head_init is None:
@@ -175,13 +175,13 @@ class ClassifierParameters(BaseEstimator):
         fewest = np.clip(min(steps / 20, 25) * np.sqrt(min(1, MANY / n_images)), 5, 25)
         return int(np.clip(np.ceil(steps * self.batch_size / n_images), np.ceil(fewest), 300))
 
-    def _resolve_warmup(self, tuning, n_images):
-        """Return the set number of epochs, or as many as show 4,000 images, as in the paper."""
+    def _resolve_warmup(self, tuning):
+        """Return the number of epochs that adapt the norms of the frozen parts."""
         if self.trainable_ == "all":
             return 0
         if tuning.norm_warmup_epochs is not None:
             return tuning.norm_warmup_epochs
-        return min(10, int(np.ceil(4000 / n_images))) if self._adapts_norms() else 0
+        return int(self._adapts_norms())
 
     def _adapts_norms(self):
         """Tell whether frozen norms are adapted to the images; subclasses may override this."""

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
 from sklearn_rrr.images.decoding import BadImages
+from sklearn_rrr.networks.fused_activations import fuse_activations
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.training.devices import explained_memory, prediction_batch
@@ -34,7 +35,7 @@ class PredictingMixin(UncertaintyMixin):
             Columns are in the order of `classes_`; rows sum to 1; of type float64.
         """
         check_is_fitted(self)
-        chunks = [average_probabilities(logits.double()) for logits in self._logits(X)]
+        chunks = [average_probabilities(logits) for logits in self._logits(X)]
         return torch.cat(chunks).numpy()
 
     def predict_branches(self, X):
@@ -51,7 +52,7 @@ class PredictingMixin(UncertaintyMixin):
             Their mean over branches is :meth:`predict_proba`; of type float64.
         """
         check_is_fitted(self)
-        return torch.cat([logits.double().softmax(2) for logits in self._logits(X)]).numpy()
+        return torch.cat([logits.softmax(2) for logits in self._logits(X)]).numpy()
 
     def predict(self, X):
         """Predict the label of each image.
@@ -99,6 +100,11 @@ class PredictingMixin(UncertaintyMixin):
         network = self._folded.get(device)
         if network is None:
             network = fold_norms(self.module_).to(device)
+            if self.precision != "bf16":
+                fuse_activations(network)
+            # Small products are rounded by the place of an image in its batch: to 16 digits, here.
+            if device.type != "mps":  # which has no double precision
+                network.head.double()
             self._folded.clear()  # in place: predict must not change the estimator's attributes
             self._folded[device] = network
         return network
@@ -111,7 +117,7 @@ class PredictingMixin(UncertaintyMixin):
         images = images.to(device).contiguous(memory_format=torch.channels_last)
         bf16 = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return network(images)[:n_images].float().cpu()
+            return network(images)[:n_images].cpu().double()
 
     def _prediction_device(self):
         try:

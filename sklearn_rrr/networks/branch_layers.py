@@ -8,15 +8,15 @@ import copy
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from sklearn_rrr.networks.fused_activations import ActivatedConv2d
 from sklearn_rrr.networks.matrix_products import PRODUCTS, MatrixConv2d, choose
 
 FORMS = ("auto", "grouped", "looped", "matrix")
 
 
-class BranchConv2d(nn.Conv2d):
+class BranchConv2d(ActivatedConv2d):
     """M convolutions side by side: (B, M·C_in, H, W) -> (B, M·C_out, h, w).
 
     An input with only C_in channels is shared by all branches. The weight has the shape
@@ -50,7 +50,7 @@ class BranchConv2d(nn.Conv2d):
             x, weight = x.bfloat16(), self.weight.bfloat16()
             geometry = self.stride[0], self.padding[0], groups
             return MatrixConv2d.apply(x, weight, *geometry, products)
-        return self._convolve(x, self.weight, self.bias, groups)
+        return self.convolve(x, self.weight, self.bias, groups)
 
     def _matrix_products(self, x, groups):
         """Return the products of a training step to compute as matrix products."""
@@ -76,10 +76,7 @@ class BranchConv2d(nn.Conv2d):
         inputs = [x] * n if shared else x.chunk(n, 1)
         biases = [None] * n if self.bias is None else self.bias.chunk(n)
         parts = zip(inputs, self.weight.chunk(n), biases, strict=True)
-        return torch.cat([self._convolve(*part, self.groups // n) for part in parts], 1)
-
-    def _convolve(self, x, weight, bias, groups):
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
+        return torch.cat([self.convolve(*part, self.groups // n) for part in parts], 1)
 
 
 class BranchLinear(nn.Module):

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_rrr._unwrapping import KIND, unwrap
 from sklearn_rrr._validation import check_int
+from sklearn_rrr.networks.fused_activations import fuse_activations
 from sklearn_rrr.networks.norm_folding import fold_norms
 
 
@@ -127,6 +128,8 @@ def measure_latency(
     target = home if device is None else torch.device(device)
     try:
         module.to(target)
+        if module is not model:
+            fuse_activations(module)
         images = images.to(target)
         with _evaluating(module), threadpool_limits(n_threads):
             used = torch.get_num_threads()

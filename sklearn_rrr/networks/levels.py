@@ -74,7 +74,9 @@ def describe(x, n_branches, n):
     mean = x.mean((2, 3), keepdim=True)  # torch.var_mean is 10 times slower in channels last
     statistics = [mean.flatten(1)]
     if n > 1:
-        statistics.append((x - mean).square().mean((2, 3)).add(EPS).sqrt())
+        rest = x - mean
+        squares = rest.square() if rest.requires_grad else rest.square_()  # saves memory and time
+        statistics.append(squares.mean((2, 3)).add(EPS).sqrt())
     if n > 2:
         (above, below), (left, right) = map(_halve, x.shape[2:])
         statistics += [x[:, :, i, j].mean((2, 3)) for i in (above, below) for j in (left, right)]

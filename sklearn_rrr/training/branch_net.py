@@ -17,6 +17,7 @@ from torch import nn
 
 from sklearn_rrr.images.sources import as_unit_float
 from sklearn_rrr.networks.image_network import average_probabilities
+from sklearn_rrr.networks.fused_activations import fuse_activations
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.training.batches import EpochBatches, load_batches
 from sklearn_rrr.training.callbacks import StopTraining, put_averages
@@ -229,6 +230,8 @@ class BranchNet(NeuralNet):
             stump = fold_norms(nn.Sequential(self.module_.normalize, self.module_.stump))
             if self.settings.bf16:
                 stump[1].bfloat16()
+            else:
+                fuse_activations(stump)
             self.stumps.append(stump.to(memory_format=self.layout))
         try:
             yield

@@ -5,16 +5,17 @@ classifies does not (Kumar et al. 2022, Fine-tuning can distort pretrained featu
 underperform out-of-distribution).
 """
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
-from torch import nn
 
+from sklearn_rrr.networks.fused_activations import fuse_activations
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.batches import EpochBatches
 from sklearn_rrr.training.devices import explained_memory, prediction_batch
 from sklearn_rrr.training.memory import keeping_memory
+from sklearn_rrr.training.norm_warmup import averaging_norms
 from sklearn_rrr.training.ridge import RidgeSums
 
 # Log-likelihood of left-out images that a companion must add: one unit for each weight of its
@@ -68,6 +69,7 @@ def _prepare(net, images):
     if not (module.is_frozen("stump") and module.is_frozen("branches")):
         return module.train(), net.settings.batch_size
     folded = fold_norms(module).to(device, memory_format=net.layout)
+    fuse_activations(folded)
     return folded, prediction_batch(device, module.first_output_bytes(images.image_size))
 
 
@@ -101,18 +103,3 @@ def write_statistics(head, statistics):
     for i, (center, factor) in enumerate(statistics):
         head.center[i].copy_(center)
         head.factor[i].copy_(factor)
-
-
-@contextmanager
-def averaging_norms(module):
-    """Reset the statistics of norms in training mode, and average them over batches."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum

@@ -121,7 +121,7 @@ def test_auto_trains_branches_of_pretrained_and_all_of_random_networks(small, di
     backbone, _ = load_backbone("tiny", None)
     pretrained = small(weights=backbone.state_dict()).fit(*digits)
     assert pretrained.trainable_ == "branches"
-    assert pretrained._settings_used.norm_warmup_epochs == 10
+    assert pretrained.fine_tuning_.norm_warmup_epochs == 1
     assert small().fit(*digits).trainable_ == "all"
 
 

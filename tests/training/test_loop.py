@@ -69,6 +69,17 @@ def test_frozen_stump_adapts_its_norms_only(small, digits):
     assert torch.equal(cold[1].running_mean, torch.zeros(4))  # untouched by the training
 
 
+def test_adapted_norms_are_the_statistics_of_all_images(small, digits):
+    X, y = digits[0].astype(np.float32) / 255, digits[1]
+    clf = small(trainable="branches", batch_size=40, augmentation="none", max_epochs=1).fit(X, y)
+    norm, x = clf.module_.stump[1], torch.from_numpy(X)[:, None].expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        x = torch.nn.functional.interpolate(x, (16, 16), mode="bilinear", antialias=True)
+        maps = clf.module_.stump[0](clf.module_.normalize(x))
+    torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
+    assert norm.momentum == 0.1  # for further training
+
+
 def test_only_what_is_trainable_moves(small, digits):
     heads = [small(trainable="head", max_epochs=n).fit(*digits).module_ for n in (1, 3)]
     for name, value in heads[0].state_dict().items():
@@ -206,7 +217,7 @@ def test_failed_fit_leaves_nothing_half_fitted(small, digits):  # fault 61
 def test_frozen_branches_adapt_their_norms(small, digits):
     X, y = digits
     clf = small(trainable="head", max_epochs=1).fit(X, y)
-    assert clf._settings_used.norm_warmup_epochs == 10
+    assert clf.fine_tuning_.norm_warmup_epochs == 1
     norms = [m for m in clf.module_.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert not any(torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
 
