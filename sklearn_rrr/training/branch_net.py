@@ -16,8 +16,8 @@ from skorch.helper import predefined_split
 from torch import nn
 
 from sklearn_rrr.images.sources import as_unit_float
-from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.fused_activations import fuse_activations
+from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.training.batches import EpochBatches, load_batches
 from sklearn_rrr.training.callbacks import StopTraining, put_averages
