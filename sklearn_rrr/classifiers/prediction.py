@@ -99,7 +99,7 @@ class PredictingMixin(UncertaintyMixin):
         """Return the network with folded norms on a device; the last one is cached."""
         network = self._folded.get(device)
         if network is None:
-            network = fold_norms(self.module_).to(device)
+            network = fold_norms(self.module_).to(device, memory_format=torch.channels_last)
             if self.precision != "bf16":
                 fuse_activations(network)
             # Small products are rounded by the place of an image in its batch: to 16 digits, here.

@@ -248,7 +248,7 @@ def _decode(image):
     if isinstance(image, (str, os.PathLike)):
         pixels, animated = decode_file(image)
         if pixels.dtype != np.uint8:
-            raise ValueError(f"{image}: {EIGHT_BITS}; it has more. {CONVERT}")
+            raise ValueError(f"{os.fsdecode(image)!r}: {EIGHT_BITS}; it has more. {CONVERT}")
     elif isinstance(image, Image.Image):
         if image.mode in ("F", "I") or image.mode.startswith("I;16"):
             raise ValueError(f"{EIGHT_BITS}; got the mode {image.mode!r}. {CONVERT}")

@@ -6,11 +6,12 @@ A decoded image is an array (h, w, 3) of uint8, or of float32 in [0, 1].
 import os
 import re
 import struct
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from sklearn_rrr.images.brightness import full_scale
+from sklearn_rrr.images.brightness import WhiteLevels, find_span, to_unit
 
 # Formats of photographs and scans. Pillow reads more, but EPS, for one, starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
@@ -19,8 +20,14 @@ EXTENSIONS = frozenset((
     ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm",
 ))  # fmt: skip
 MAX_IMAGE_PIXELS = 64_000_000
+PNG = b"\x89PNG\r\n\x1a\n"
+USUAL = WhiteLevels()
+LISTED = 20  # images in a message
 # Exceptions that Pillow's plugins raise on damaged input.
-DAMAGE = (OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
+DAMAGE = (
+    *(OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error),
+    *(MemoryError, AttributeError),
+)
 
 
 class BadImages(ValueError):
@@ -29,15 +36,29 @@ class BadImages(ValueError):
     def __init__(self, bad, n_images=None, hint=""):
         self.bad, self.n_images, self.hint = bad, n_images, hint
         of = "" if n_images is None else f" of {n_images}"
-        lines = "\n  ".join(reason for _, reason in bad)
-        super().__init__(f"{len(bad)}{of} image(s) cannot be used:\n  {lines}{hint}")
+        super().__init__(f"{len(bad)}{of} image(s) cannot be used:{list_reasons(bad)}{hint}")
 
     def __reduce__(self):  # grid search workers pickle this error
         return type(self), (self.bad, self.n_images, self.hint)
 
 
-def decode_file(path, max_pixels=MAX_IMAGE_PIXELS):
+def list_reasons(bad):
+    """Return the first reasons of a list of (index, reason), on a line each."""
+    lines = [reason for _, reason in bad[:LISTED]]
+    if len(bad) > LISTED:
+        lines.append(f"and {len(bad) - LISTED} more; `bad` of the error lists all")
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def decode_file(path, max_pixels=MAX_IMAGE_PIXELS, levels=USUAL):
     """Decode the first frame of a file to upright RGB, with alpha on white.
+
+    Parameters
+    ----------
+    path : str or path
+    max_pixels : int, default=64_000_000
+    levels : WhiteLevels, default=USUAL
+        White levels of float and 16-bit pixels.
 
     Returns
     -------
@@ -50,16 +71,42 @@ def decode_file(path, max_pixels=MAX_IMAGE_PIXELS):
     ValueError
         If the file cannot be decoded; the message gives its path and the reason.
     """
-    path = os.fsdecode(path)
+    with _opened(path, max_pixels) as image:
+        return decode_pil(image, max_pixels, levels), is_animated(image)
+
+
+def find_file_span(path, max_pixels=MAX_IMAGE_PIXELS):
+    """Return the Span of a file of float or 16-bit pixels; others are not decoded."""
+    with _opened(path, max_pixels) as image:
+        return find_image_span(image, max_pixels)
+
+
+@contextmanager
+def _opened(path, max_pixels):
+    """Open a file as a PIL image; turn all errors into a ValueError with path and reason."""
+    path = str(os.fsdecode(path))
     try:
         if not os.path.isfile(path) and os.path.exists(path):
             raise ValueError("is a directory or device; use load_image_folder for a folder")
+        _check_chunks(path)
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise ValueError(_too_large(image.width * image.height, max_pixels))
-            return decode_pil(image), is_animated(image)
+            yield image
     except (ValueError, Image.DecompressionBombError, Warning, *DAMAGE) as error:
-        raise ValueError(f"{path or repr(path)}: {_reason(error, path, max_pixels)}") from None
+        raise ValueError(f"{path!r}: {_reason(error, path, max_pixels)}") from None
+
+
+def _check_chunks(path):
+    """Refuse a PNG file with a chunk that is longer than the file: Pillow would allocate it."""
+    with open(path, "rb") as file:
+        if file.read(8) != PNG:
+            return
+        size, place = os.fstat(file.fileno()).st_size, 8
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if length > size:
+                raise ValueError("is damaged (a chunk is longer than the file)")
+            place += 12 + length
+            file.seek(place)
 
 
 def _reason(error, path, max_pixels):
@@ -95,18 +142,21 @@ def is_animated(image):
     return image.format != "MPO" and getattr(image, "is_animated", False)
 
 
-def decode_pil(image):
+def decode_pil(image, max_pixels=MAX_IMAGE_PIXELS, levels=USUAL):
     """Convert a PIL image of any supported mode to pixels (h, w, 3).
 
     Raises
     ------
     ValueError
-        If the mode cannot be converted to RGB, or 32-bit values are invalid or ambiguous.
+        If the mode cannot be converted to RGB, the image is too large, or values are invalid.
     """
+    _check_size(image, max_pixels)
     # Apply the EXIF orientation first; palettes are converted below, never read as gray.
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return _deep_gray(np.asarray(image), image.mode)
+    image = _turn_upright(image)
+    if _is_deep(image):
+        values, is_deep = np.asarray(image), image.mode != "F"
+        find_span(values, "the image", is_deep)  # raises if there is no white level
+        return to_rgb(to_unit(values, levels, is_deep)[..., None])
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     elif image.mode == "PA":
@@ -125,15 +175,30 @@ def decode_pil(image):
     return to_rgb(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
-def _deep_gray(values, mode):
-    scale = 65535
-    if mode == "F":
-        scale = full_scale(values, "the float image", scales=(1, 255))
-    elif mode == "I" and 0 < values.max() <= 255:
-        raise ValueError("32-bit values up to 255 could be 8 or 16 bits; convert them to either")
-    elif values.min() < 0 or values.max() > scale:
-        raise ValueError("32-bit values outside the 16-bit range [0, 65535]; convert them")
-    return to_rgb((values / scale).astype(np.float32)[..., None])
+def find_image_span(image, max_pixels=MAX_IMAGE_PIXELS):
+    """Return the Span of a PIL image of float or 16-bit pixels; None for other modes."""
+    if not _is_deep(image):
+        return None
+    _check_size(image, max_pixels)
+    return find_span(np.asarray(image), "the image", image.mode != "F")
+
+
+def _is_deep(image):
+    return image.mode in ("F", "I") or image.mode.startswith("I;16")
+
+
+def _check_size(image, max_pixels):
+    if image.width * image.height > max_pixels:
+        raise ValueError(_too_large(image.width * image.height, max_pixels))
+
+
+def _turn_upright(image):
+    """Apply the orientation of the EXIF tag; a broken tag has none, and the picture is good."""
+    image.load()  # damaged pixels must raise
+    try:
+        return ImageOps.exif_transpose(image)
+    except (ValueError, Warning, *DAMAGE):
+        return image
 
 
 def to_rgb(pixels):

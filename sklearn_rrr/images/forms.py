@@ -121,15 +121,13 @@ def split_item(item, from_dataset):
     """Split an item of a Dataset into (image,) or (image, label, …).
 
     A search splits a Dataset into lists of its items. In a list, a tuple may also be an image
-    given as nested numbers, so it is split only if it has two parts and only the first is an
-    image.
+    given as nested numbers or as its channels, so it is split only if it begins with an image and
+    has another part that is no picture.
     """
     if from_dataset:
-        return item if isinstance(item, (tuple, list)) else (item,)
-    if isinstance(item, tuple) and len(item) == 2:
-        for is_one in (_is_image, _is_picture):
-            if is_one(item[0]) and not is_one(item[1]):
-                return item
+        return item if isinstance(item, (tuple, list)) and item else (item,)
+    if isinstance(item, tuple) and len(item) > 1 and _is_image(item[0]):
+        return (item,) if all(map(_is_picture, item)) else item
     return (item,)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sklearn_rrr.images.decoding import BadImages
+from sklearn_rrr.images.decoding import BadImages, list_reasons
 from sklearn_rrr.images.sources import as_unit_float
 
 CACHE_BYTES = 256 * 2**20
@@ -86,8 +86,9 @@ def _skip(source, labels, image_size, bad):
     kept = np.array([i for i in range(len(source)) if i not in index], dtype=int)
     if len(kept) == 0:
         raise BadImages(bad, len(source))
-    message = "\n  ".join(reason for _, reason in bad)
-    warnings.warn(f"{len(bad)} image(s) were skipped, see skipped_:\n  {message}", stacklevel=3)
+    warnings.warn(
+        f"{len(bad)} image(s) were skipped, see skipped_:{list_reasons(bad)}", stacklevel=3
+    )
     rest = inspect_images(source.select(kept), labels[kept], image_size)
     return Inspection(rest.source, kept, [source.name(i) for i in sorted(index)])
 

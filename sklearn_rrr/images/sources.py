@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sklearn_rrr.images.brightness import dtype_scale, full_scale, settle_scale
+from sklearn_rrr.images.brightness import ROUNDING, find_span, settle_levels, to_unit
 from sklearn_rrr.images.decoding import (
     DAMAGE,
     MAX_IMAGE_PIXELS,
     BadImages,
     decode_file,
     decode_pil,
+    find_file_span,
+    find_image_span,
     is_animated,
     to_rgb,
 )
@@ -31,7 +33,7 @@ from sklearn_rrr.images.layout import (
     is_channels_first,
 )
 
-DEEP = "uint16 pixels are divided by 65535; if their white level is lower, divide them yourself."
+MEASURED = 256  # items of a Dataset that tell whether its dtypes define the white level
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,8 @@ class ImageFormat:
     """Input format seen in `fit`, so that `predict` reads its input in the same way.
 
     kind is "rows", "array" or "items"; shape is (h, w) or (h, w, c), or None if it may
-    vary; channels_first is True for the layout (c, h, w); scale is the white level of pixels
-    whose dtype does not define it, or None if there were none. For rows that are not
-    pixels, black is a number, and values are mapped to (x - black) / scale.
+    vary; channels_first is True for the layout (c, h, w). scale and deep_scale are WhiteLevels. For
+    rows that are not pixels, black is a number, and values are mapped to (x - black) / scale.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class ImageFormat:
     channels_first: bool = False
     scale: float | None = None
     black: float | None = None
+    deep_scale: float | None = None
 
 
 class ArrayImages:
@@ -74,9 +76,8 @@ class ArrayImages:
             block = np.moveaxis(block, 1, -1)
         if self.format.black is not None:
             block = ((block - self.format.black) / self.format.scale).astype(np.float32)
-        else:
-            block = _divide(block, dtype_scale(block.dtype) or self.format.scale)
-        return resize(torch.from_numpy(np.ascontiguousarray(to_rgb(block))), image_size)
+            return resize(torch.from_numpy(np.ascontiguousarray(to_rgb(block))), image_size)
+        return _resize_pictures(to_rgb(to_unit(block, self.format)), image_size)
 
     def select(self, indices):
         return ArrayImages(self.array[indices], self.format)
@@ -104,7 +105,7 @@ class ItemImages:
 
         def read(i):
             try:
-                return resize(torch.from_numpy(self._decode(i)[None]), image_size)
+                return _resize_pictures(self._decode(i)[None], image_size)
             except ValueError as error:
                 return i, str(error)
 
@@ -148,9 +149,10 @@ class ItemImages:
         try:
             item = self.items[i]
             if isinstance(item, (str, os.PathLike)):
-                pixels, animated = decode_file(item, self.max_pixels)
+                pixels, animated = decode_file(item, self.max_pixels, self.format)
             elif isinstance(item, Image.Image):
-                pixels, animated = decode_pil(item), is_animated(item)
+                pixels = decode_pil(item, self.max_pixels, self.format)
+                animated = is_animated(item)
             else:
                 pixels, animated = self._decode_array(item), False
             if 0 in pixels.shape:
@@ -160,7 +162,7 @@ class ItemImages:
             raise ValueError(f"{prefix}{error}") from None
         if animated:
             self.animated.add(str(item) if self._is_path(i) else f"image {self.numbers[i]}")
-        return np.array(pixels)  # writable and contiguous
+        return pixels
 
     def _decode_array(self, item):
         kind, item = type(item).__name__, as_numpy(item)
@@ -173,21 +175,8 @@ class ItemImages:
             item = item[..., None]
         elif is_channels_first(item.shape):
             item = np.moveaxis(item, 0, -1)
-        scale = full_scale(item, "it")
-        if dtype_scale(item.dtype) is None:
-            # All arrays of a list share one scale; a Dataset's scale is not known in advance.
-            usual = self.format.scale or (1 if item.dtype.kind == "f" else 255)
-            if scale > usual:
-                raise ValueError(f"has values in [0, {scale}], expected [0, {usual}]; divide them")
-            scale = usual
-        return to_rgb(_divide(item, scale))
-
-
-def _divide(pixels, scale):
-    """Convert integers in [0, 255] to uint8 and other pixels to float32 in [0, 1]."""
-    if scale == 255 and pixels.dtype.kind in "iu":
-        return pixels.astype(np.uint8, copy=False)
-    return pixels.astype(np.float32) / np.float32(scale)
+        find_span(item, "it")  # raises if there is no white level
+        return to_rgb(to_unit(item, self.format))
 
 
 def make_source(kind, X, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_PIXELS):
@@ -212,7 +201,11 @@ def make_source(kind, X, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_
     if kind == "items":
         if len(X) == 0:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
-        return ItemImages(X, ImageFormat("items", scale=_items_scale(X, fitted)), max_pixels)
+        levels = fitted
+        if fitted is None or not isinstance(X, DatasetImages):
+            levels = settle_levels(_list_spans(X, max_pixels), fitted)
+        form = {"scale": levels.scale, "deep_scale": levels.deep_scale}
+        return ItemImages(X, ImageFormat("items", **form), max_pixels)
     first = False
     if kind == "rows":
         if fitted is not None and fitted.kind == "rows":
@@ -229,13 +222,16 @@ def make_source(kind, X, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_
     else:
         shape, first = array_shape(X, fitted)
     small = kind == "rows" and min(shape[:2]) < SMALLEST_PICTURE and X.dtype != np.uint8
+    deep_scale = None
     if fitted is None and small:
         scale, black = _stretch(X)
     elif fitted is not None and fitted.black is not None:
         scale, black = fitted.scale, fitted.black
     else:
-        scale, black = _array_scale(X, fitted), None
-    return ArrayImages(X, ImageFormat(kind, shape, first, scale, black))
+        span, black = find_span(X), None
+        levels = settle_levels([span] if span else [], fitted)
+        scale, deep_scale = levels.scale, levels.deep_scale
+    return ArrayImages(X, ImageFormat(kind, shape, first, scale, black, deep_scale))
 
 
 def _stretch(X):
@@ -244,43 +240,48 @@ def _stretch(X):
     return (high - low) or 1.0, low
 
 
-def _array_scale(X, fitted):
-    if scale := dtype_scale(X.dtype):
-        if scale == 65535:
-            warnings.warn(DEEP, stacklevel=2)
-        return fitted.scale if fitted is not None else 1 if scale == 1 else None
-    return settle_scale(full_scale(X), X.dtype.kind == "f", fitted)
+def _list_spans(items, max_pixels):
+    """Return the Spans of the items whose types do not define their white level.
 
-
-def _items_scale(items, fitted):
-    """Resolve one white level for all arrays of a list.
-
-    Files define their own, and the items of a Dataset are checked when they are loaded.
+    Items that cannot be used have none: they are reported with all others when they are decoded.
     """
-    if isinstance(items, DatasetImages):
-        return None if fitted is None else fitted.scale
-    scales, deep = set(), False
-    for item in items:
-        if not isinstance(item, (np.ndarray, torch.Tensor)):
+    spans = []
+    for i in range(len(items)):
+        if isinstance(items, DatasetImages) and i == MEASURED and not spans:
+            break
+        try:
+            item = items[i]
+            if isinstance(item, (str, os.PathLike)):
+                span = find_file_span(item, max_pixels)
+            elif isinstance(item, Image.Image):
+                span = find_image_span(item, max_pixels)
+            else:
+                span = find_span(as_numpy(item))
+        except (ValueError, *DAMAGE):
             continue
-        array = as_numpy(item)
-        deep = deep or dtype_scale(array.dtype) == 65535
-        if dtype_scale(array.dtype) is None and array.dtype.kind in "iuf" and array.size:
-            try:
-                scales.add((array.dtype.kind == "f", full_scale(array)))
-            except ValueError:  # reported with all other bad images during decoding
-                continue
-    if deep:
-        warnings.warn(DEEP, stacklevel=2)
-    if len({is_float for is_float, _ in scales}) > 1:
-        raise ValueError(
-            "Some images of X are floats and some are integers, so their scales may differ. "
-            "Convert them all to uint8 or to floats in [0, 1]."
-        )
-    if not scales:
-        return None if fitted is None else fitted.scale
-    is_float, scale = max(scales)
-    return settle_scale(scale, is_float, fitted)
+        if span is not None:
+            spans.append(span)
+    return spans
+
+
+def _resize_pictures(pixels, image_size):
+    """Resize uint8 or [0, 1] floats (B, h, w, 3) to (B, 3, S, S).
+
+    Floats that are 8-bit pixels divided by 255 become uint8, so that rounding is the same in every
+    form of a picture.
+    """
+    if pixels.dtype != np.uint8:
+        bytes_of = np.rint(pixels * 255)
+        is_eight = np.abs(pixels * 255 - bytes_of).max((1, 2, 3)) <= 255 * ROUNDING
+        if is_eight.all():
+            pixels = bytes_of.astype(np.uint8)
+        elif is_eight.any():
+            parts = [_resize_pictures(pixels[i : i + 1], image_size) for i in range(len(pixels))]
+            return torch.cat([as_unit_float(part) for part in parts])
+    pixels = np.ascontiguousarray(pixels)
+    if not pixels.flags.writeable:
+        pixels = pixels.copy()
+    return resize(torch.from_numpy(pixels), image_size)
 
 
 def resize(images, image_size):

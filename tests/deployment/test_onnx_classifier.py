@@ -114,10 +114,10 @@ def test_pictures_are_decoded_as_for_training(exported, digits, tmp_path):
 def test_files_that_cannot_be_used(exported, digits, tmp_path):
     clf = OnnxClassifier(exported)
     Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match=r"deep\.png: images must have 8 bits per channel"):
+    with pytest.raises(ValueError, match=r"deep\.png': images must have 8 bits per channel"):
         clf.predict([tmp_path / "deep.png"])
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text\.png: is not an image of a known format"):
+    with pytest.raises(ValueError, match=r"text\.png': is not an image of a known format"):
         clf.predict([tmp_path / "text.png"])
     frames = [Image.fromarray(image) for image in digits[0][:2]]
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
@@ -226,8 +226,8 @@ def test_errors(exported, digits, tmp_path, monkeypatch):
         (np.zeros((0, 8, 8), np.uint8), r"at least one; got a ndarray of shape \(0, 8, 8\)"),
         (np.zeros((2, 0, 8), np.uint8), r"got uint8 of shape \(0, 8\)"),
         ([np.zeros(8, np.uint8)], r"got uint8 of shape \(8,\)"),
-        (["a.png"], r"a\.png: no such file"),
-        (np.array(["a.png"]), r"a\.png: no such file"),
+        (["a.png"], r"a\.png': no such file"),
+        (np.array(["a.png"]), r"a\.png': no such file"),
         ([], "got a list"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -1,15 +1,26 @@
-"""Full brightness: what a dtype says, what values suggest, what fit settled."""
+"""White levels: what a dtype says, what values suggest, what fit settled."""
+
+import warnings
 
 import numpy as np
 import pytest
 
-from sklearn_rrr.images.brightness import dtype_scale, full_scale, settle_scale
-from sklearn_rrr.images.sources import ImageFormat
+from sklearn_rrr.images.brightness import (
+    WhiteLevels,
+    dtype_scale,
+    find_span,
+    settle_levels,
+    to_unit,
+)
+
+
+def settle(*arrays, fitted=None):
+    spans = [find_span(np.asarray(values)) for values in arrays]
+    return settle_levels([span for span in spans if span], fitted)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "scale"),
-    [("bool", 1), ("uint8", 255), ("<u2", 65535), (">u2", 65535), ("int64", None), ("f4", None)],
+    ("dtype", "scale"), [("bool", 1), ("uint8", 255), ("<u2", None), ("int64", None), ("f4", None)]
 )
 def test_dtype_scale(dtype, scale):
     assert dtype_scale(np.dtype(dtype)) == scale
@@ -18,18 +29,33 @@ def test_dtype_scale(dtype, scale):
 @pytest.mark.parametrize(
     ("values", "scale"),
     [
-        (np.uint8([0, 1]), 255),
-        (np.uint16([0, 1]), 65535),
         ([0, 1], 1),
         ([0.0, 1.0], 1),
-        ([0.0, 1.1], 16),
+        ([0.0, 0.0], 1),
         ([0, 16], 16),
+        ([0.0, 7.0, 16.0], 16),
         ([0, 17], 255),
+        ([0.0, 16.5], 255),
         ([0.0, 255.0], 255),
+        ([-1e-9, 1.0000000000000002], 1),  # fault 63: rounding of computations
+        (np.float32([0, 1.0000001]), 1),
+        (np.float16([0, 1.001]), 1),
+        ([-1e-5, 255.0001], 255),
     ],
 )
-def test_full_scale(values, scale):
-    assert full_scale(np.asarray(values)) == scale
+@pytest.mark.filterwarnings("ignore:Pixels are assumed")
+def test_white_level_of_numbers(values, scale):
+    assert settle(values) == WhiteLevels(scale)
+
+
+@pytest.mark.parametrize(
+    ("high", "level"),
+    [(0, 255), (255, 255), (256, 1023), (4095, 4095), (4096, 16383), (65535, 65535)],
+)
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+def test_white_level_of_16_bits(high, level, dtype):  # faults 6 and 64
+    with pytest.warns(UserWarning, match=f"16-bit pixels are divided by {level}, by their largest"):
+        assert settle(np.array([0, high], dtype)) == WhiteLevels(None, level)
 
 
 @pytest.mark.parametrize(
@@ -39,41 +65,59 @@ def test_full_scale(values, scale):
         ([0, np.inf], "X contains infinity; pixels must be finite"),
         ([-0.5, 1], r"range \[-0.5, 1\], but pixels must lie in .* Scale them"),
         ([0, 256], r"range \[0, 256\], but .* must lie in \[0, 1\] or \[0, 255\]. Divide"),
+        ([0.0, 1.1], r"range \[0, 1.1\], which is neither .* so its white level is unknown"),
+        ([0.5, 16.0], r"range \[0, 16\], which is neither"),  # 16 is for whole numbers only
     ],
 )
-def test_full_scale_refuses(values, message):  # faults 2 and 3
+def test_refused(values, message):  # faults 2, 3 and 63
     with pytest.raises(ValueError, match=message):
-        full_scale(np.array(values))
+        settle(values)
 
 
-@pytest.mark.parametrize(
-    ("suggested", "is_float", "settled"), [(1, True, 1), (1, False, 255), (16, False, 255)]
-)
-def test_after_8_bits_integers_are_8_bits(suggested, is_float, settled):
+def test_floats_and_integers_together_are_refused():
+    with pytest.raises(ValueError, match="Some images of X are floats and some are integers"):
+        settle([0.5], [1])
+
+
+@pytest.mark.parametrize(("values", "scale"), [([0.5], 1), ([1], 255), ([16], 255)])
+def test_after_8_bits_integers_are_8_bits(values, scale):
     # A dark image alone is read as it would be in company.
-    assert settle_scale(suggested, is_float, ImageFormat("array")) == settled
+    assert settle(values, fitted=WhiteLevels()).scale == scale
 
 
 @pytest.mark.parametrize(
-    ("suggested", "is_float", "fitted_scale", "settled", "message"),
+    ("values", "fitted", "scale", "message"),
     [
-        (255, True, None, 255, "divided by 255"),  # fault 4, at predict
-        (16, True, None, 255, "divided by 255"),
-        (1, True, 255, 255, "nearly black"),
+        ([255.0], None, 255, "divided by 255"),  # fault 4, at predict
+        ([12.5], None, 255, "divided by 255"),
+        ([1.0], 255, 255, "nearly black"),
     ],
 )
-def test_settle_scale_warns(suggested, is_float, fitted_scale, settled, message):
+def test_warnings_in_predict(values, fitted, scale, message):
     with pytest.warns(UserWarning, match=message):
-        scale = settle_scale(suggested, is_float, ImageFormat("array", scale=fitted_scale))
-    assert scale == settled
+        assert settle(values, fitted=WhiteLevels(fitted)).scale == scale
 
 
-@pytest.mark.parametrize(("suggested", "is_float"), [(16, True), (255, True), (1, False)])
-def test_settle_scale_warns_in_fit(suggested, is_float):  # fault 4
-    with pytest.warns(UserWarning, match=rf"assumed to lie in \[0, {suggested}\]"):
-        assert settle_scale(suggested, is_float, None) == suggested
+@pytest.mark.parametrize("values", [[16.0], [255.0], [1]])
+def test_warnings_in_fit(values):  # fault 4
+    with pytest.warns(UserWarning, match=rf"assumed to lie in \[0, {values[0]:g}\]"):
+        assert settle(values).scale == values[0]
 
 
-def test_settle_scale_refuses_what_fit_did_not_see():
-    with pytest.raises(ValueError, match=r"X has values in \[0, 255\].* fitted on .*\[0, 1\]"):
-        settle_scale(255, True, ImageFormat("array", scale=1))
+@pytest.mark.parametrize(
+    ("values", "fitted"), [([255.0], WhiteLevels(1)), (np.uint16([5000]), WhiteLevels(1, 4095))]
+)
+def test_brighter_than_in_fit(values, fitted):
+    with pytest.raises(ValueError, match="the estimator was fitted on pixels in"):
+        settle(values, fitted=fitted)
+
+
+@pytest.mark.parametrize("values", [[-1e-9, 0.5, 1 + 1e-9], np.float32([-1e-7, 0.5, 1.0000001])])
+def test_rounding_is_clipped(values):  # fault 63
+    np.testing.assert_array_equal(to_unit(np.asarray(values), WhiteLevels(1)), [0, 0.5, 1])
+
+
+def test_no_warning_for_8_bits_and_unit_floats():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert settle(np.uint8([3]), [0.25, 1.0], [True]) == WhiteLevels(1)

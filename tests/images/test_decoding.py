@@ -86,7 +86,7 @@ def test_png_named_jpg(tmp_path):  # fault 27
 def test_no_image(tmp_path, make, message):  # faults 25 and 26
     path = tmp_path / "image.jpg"
     make(path)
-    with pytest.raises(ValueError, match=f"image.jpg: {message}"):
+    with pytest.raises(ValueError, match=f"image.jpg': {message}"):
         decode_file(path)
 
 
@@ -96,7 +96,7 @@ def test_no_permission(tmp_path):  # fault 25
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("root may read everything")
-    with pytest.raises(ValueError, match=r"image.png: no permission to read it"):
+    with pytest.raises(ValueError, match=r"image.png': no permission to read it"):
         decode_file(path)
 
 
@@ -106,14 +106,14 @@ def test_impossible_path(path):  # fault 25
         ValueError, match=r"cannot be read|null byte|no such file|or device"
     ) as info:
         decode_file(path)
-    assert str(info.value).startswith(f"{path}: " if path else "'': ")
+    assert str(info.value).startswith(f"{path!r}: ")
 
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("name", SAVED)
 def test_truncated(tmp_path, name, part):  # fault 26
     data = encode(NOISE, **SAVED[name])
-    with pytest.raises(ValueError, match=r"image.jpg: is (damaged \(|not an image)"):
+    with pytest.raises(ValueError, match=r"image.jpg': is (damaged \(|not an image)"):
         decode(tmp_path, data[: int(part * len(data))], "image.jpg")
 
 
@@ -128,7 +128,7 @@ def test_random_damage_is_a_value_error(tmp_path, name):  # fault 26
         try:
             assert decode(tmp_path, damaged).shape[2] == 3
         except ValueError as error:
-            refused += f"{tmp_path}/image.png: " in str(error)
+            refused += f"{tmp_path}/image.png': " in str(error)
         else:
             accepted += 1
     assert refused > 0
@@ -144,7 +144,7 @@ FITS = b"SIMPLE  =                    T / file conforms to FITS standard".ljust(
     ids=["eps", "pdf", "ico", "tga", "fits"],
 )
 def test_format_allow_list(tmp_path, data):  # fault 28
-    with pytest.raises(ValueError, match=r"image.jpg: is not an image of a known format"):
+    with pytest.raises(ValueError, match=r"image.jpg': is not an image of a known format"):
         decode(tmp_path, data, "image.jpg")
 
 
@@ -159,7 +159,9 @@ def test_decompression_bomb(tmp_path, monkeypatch, side, n_bytes, action):  # fa
     assert len(data) < n_bytes
     with warnings.catch_warnings():
         warnings.simplefilter(action, Image.DecompressionBombWarning)
-        with pytest.raises(ValueError, match=rf"image.png: has {side**2} pixels.*max_image_pixels"):
+        with pytest.raises(
+            ValueError, match=rf"image.png': has {side**2} pixels.*max_image_pixels"
+        ):
             decode(tmp_path, data)
 
 
@@ -281,14 +283,13 @@ def test_big_endian_16_bits():  # fault 31
     [
         (np.float32([[-1, 2]]), "Negative values"),
         (np.float32([[0, 1000]]), r"range \[0, 1000\].*Divide"),
-        (np.float32([[0, np.nan]]), "the float image contains NaN"),
-        (np.int32([[0, 200]]), "could be 8 or 16 bits; convert"),
-        (np.int32([[0, 70000]]), r"outside the 16-bit range \[0, 65535\]"),
+        (np.float32([[0, np.nan]]), "the image contains NaN"),
+        (np.int32([[0, 70000]]), r"16-bit pixels must lie in \[0, 65535\]"),
         (Image.new("LAB", (2, 2)), "mode 'LAB' cannot be converted to RGB"),
     ],
 )
 def test_doubtful_modes(tmp_path, image, message):  # fault 31
-    with pytest.raises(ValueError, match=f"image.tif: .*{message}"):
+    with pytest.raises(ValueError, match=f"image.tif': .*{message}"):
         decode(tmp_path, encode(image, format="TIFF"), "image.tif")
 
 

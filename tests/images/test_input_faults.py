@@ -119,7 +119,7 @@ def test_unit_floats(small, digits, dtype):  # fault 5
     ("scale", "dtype", "message"),
     [
         (1, "f4", r"assumed to lie in \[0, 255\] and are divided by 255"),  # fault 4
-        (257, "u2", "uint16 pixels are divided by 65535"),  # fault 6
+        (257, "u2", "16-bit pixels are divided by 65535"),  # fault 6
     ],
 )
 def test_scaled_with_a_warning(small, digits, scale, dtype, message):
