@@ -2,7 +2,15 @@
 
 from numbers import Integral, Real
 
+import numpy as np
 import torch
+
+
+def plain(value):
+    """Return a NumPy scalar or array, as grids and ``cv_results_`` contain them, as Python's."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_int(name, value, low, high=None, hint=""):
@@ -31,6 +39,7 @@ def check_real(name, value, low, high=None, hint="", open_low=False):
 
 def check_choice(name, value, allowed, hint=""):
     """Return `value` if it is one of `allowed`; else raise an error that lists them."""
+    value = plain(value)
     # Compare types first: 1 == True, and comparing an array gives no single truth value.
     if any(type(value) is type(item) and value == item for item in allowed):
         return value
@@ -40,9 +49,22 @@ def check_choice(name, value, allowed, hint=""):
 
 def check_bool(name, value):
     """Return `value` if it is True or False; else raise."""
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise _error(TypeError, name, "True or False", value, "")
-    return value
+    return bool(value)
+
+
+def find_invalid(module):
+    """Return the name of a parameter or buffer with impossible values, or None.
+
+    Impossible are NaN, infinity, and negative variances of a norm.
+    """
+    for name, tensor in module.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            return name
+        if name.endswith("running_var") and (tensor < 0).any():
+            return name
+    return None
 
 
 def resolve_device(device):

@@ -1,12 +1,13 @@
 """Read files of weights without executing code in them."""
 
 import hashlib
+import io
 import pickle
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 
 def hash_file(path):
@@ -40,8 +41,9 @@ def read_weights(path):
         raise ValueError(f"`weights` names {str(path)!r}, which is not a file.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            return load(path.read_bytes())  # memory-mapped, a file that shrinks would crash
+        content = io.BytesIO(path.read_bytes())
+        state = torch.load(content, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a valid safetensors file: {error}") from error
     except pickle.UnpicklingError as error:

@@ -5,7 +5,9 @@ every load.
 """
 
 import os
-from contextlib import suppress
+import re
+import socket
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 import torchvision.models
 
 from sklearn_rrr._files import write_atomically
+from sklearn_rrr._surroundings import shielded
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.resnet import TORCHVISION
 from sklearn_rrr.backbones.state_dict import load_strictly
@@ -44,9 +47,11 @@ PACKAGED = {
     ),
 }
 FROM_TORCHVISION = {*TORCHVISION, "mobilenet_v2"}
+PATIENCE = 30  # seconds without data from a server
 RANDOM = "weights=None starts from random weights."
 
 
+@shielded()
 def load_backbone(name="efficientnet_lite0", weights="pretrained"):
     """Build a registered backbone and load its weights.
 
@@ -187,7 +192,8 @@ def _download(url):
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
+            with _impatient():
+                torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
         except RuntimeError as error:  # torch raises it for a wrong hash
             raise ValueError(
                 f"The download of {url} is damaged ({error}); a proxy may have sent another "
@@ -205,10 +211,27 @@ def _download(url):
     return read_weights(path), str(path)
 
 
+@contextmanager
+def _impatient():
+    """Let connections that are opened inside the block fail after PATIENCE without data."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
 def _verify_hash(path, prefix):
     digest = hash_file(path)
     pin = path.with_name(path.name + ".sha256")
-    for expected in (prefix, pin.read_text().strip() if pin.exists() else prefix):
+    known = pin.read_text(errors="replace").strip() if pin.exists() else digest
+    if not re.fullmatch("[0-9a-f]{64}", known):
+        raise ValueError(
+            f"{pin} does not contain a SHA-256, 64 hexadecimal digits. Delete it if you trust "
+            f"{path.name}, or delete both to download it again."
+        )
+    for expected in (prefix, known):
         if not digest.startswith(expected):
             raise ValueError(
                 f"The cached weights {path} have the SHA-256 {digest}, which should begin with "

@@ -5,6 +5,7 @@
 
 import copy
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_rrr._validation import resolve_device
+from sklearn_rrr._surroundings import drawing, shielded
 from sklearn_rrr._version import __version__
 from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy
@@ -26,7 +27,6 @@ from sklearn_rrr.classifiers.reading import ReadingMixin
 from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.networks.stacked_net import StackedNet
-from sklearn_rrr.training.devices import seeded
 from sklearn_rrr.training.loop import make_net, train
 
 
@@ -117,6 +117,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         """
         return self._fit(partial(self._adopt_weighed, images), earlier)
 
+    @shielded()
     def _fit(self, read, earlier=None, is_inside=True):
         """Train on the LabelledSet that `read` returns for the image size of the backbone.
 
@@ -125,12 +126,12 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         self._check_parameters()
         self._forget()
         seed = self._draw_seed()
-        with seeded(seed, resolve_device(self.device)):
+        with drawing(seed):
             backbone = self._load_backbone(is_inside)
-            self._split_seed = seed if earlier is None else earlier._split_seed
-            images = read(backbone.image_size)
-            learn = self._learn if is_inside else self._learn_fully
-            learn(backbone, images, seed, earlier)
+        self._split_seed = seed if earlier is None else earlier._split_seed
+        images = read(backbone.image_size)
+        learn = self._learn if is_inside else self._learn_fully
+        learn(backbone, images, seed, earlier)
         return self
 
     def _learn_fully(self, backbone, images, seed, earlier=None):
@@ -145,8 +146,9 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
 
     def _learn(self, backbone, images, seed, earlier=None, enlarge=None):
         """Build the network and train it on a LabelledSet with its final weights."""
-        module = self._make_module(backbone)
-        module = module if enlarge is None else enlarge(module, len(images))
+        with drawing(seed + 1):
+            module = self._make_module(backbone)
+            module = module if enlarge is None else enlarge(module, len(images))
         images, validation = self._hold_out(images, self._split_seed)
         settings = self._settings(len(images), seed)
         if earlier is not None:
@@ -157,20 +159,33 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
             if "head.weight" in given and settings.max_epochs:
                 settings = replace(settings, head_init="kept")
         images = self._weigh(images, module, self._split_seed)
-        self._net = self._strategy().train(module, images, validation, settings)
+        with self._keeping_interrupted(module, settings):
+            self._net = self._strategy().train(module, images, validation, settings)
         self._finish(module, settings)
+
+    @contextmanager
+    def _keeping_interrupted(self, module, settings):
+        """Keep what a training had learned when the user interrupts it."""
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if (net := getattr(error, "net", None)) is not None:
+                self._net = net
+                self._finish(module, settings)
+                self.interrupted_ = True
+            raise
 
     def _train_on(self, images, settings, **hooks):
         """Continue training `module_` on a LabelledSet, all branches at once.
 
         `hooks` are further arguments of ``training.train``.
         """
-        with seeded(settings.seed, resolve_device(self.device)):
-            images = self._weigh(images, self.module_, self._split_seed)
-            self._net = train(self.module_, images, None, settings, **hooks)
+        images = self._weigh(images, self.module_, self._split_seed)
+        self._net = train(self.module_, images, None, settings, **hooks)
         self._finish(self.module_, settings)
 
     @available_if(_trains_on)
+    @shielded()
     def partial_fit(self, X, y=None, classes=None, sample_weight=None):
         """Train for one more epoch, on the given images.
 
@@ -219,23 +234,29 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
                 "counts of one call only; use a dict, or pass `sample_weight`."
             )
         seed = self._draw_seed()
-        with seeded(seed, resolve_device(self.device)):
+        with drawing(seed):
             backbone = self._load_backbone() if first else None
-            size = backbone.image_size if first else None
-            images = self._read_set(X, y, sample_weight, size, classes)
-            if first:
-                self._split_seed = seed
-                settings = self._settings(len(images), seed)
+        size = backbone.image_size if first else None
+        images = self._read_set(X, y, sample_weight, size, classes)
+        if first:
+            self._split_seed = seed
+            settings = self._settings(len(images), seed)
+            with drawing(seed + 1):
                 self._net = make_net(self._make_module(backbone), settings)
-            else:
-                settings = self._renew_net(len(images))
-            draw = [settings.seed, len(self._net.history)]
-            images = self._weigh(images, self._net.module_, draw)
-            if first:
-                self._net.warm_up(images)
-            self._folded = {}  # outdated even if training is interrupted
-            self._net.run(images, epochs=1)
-        self._finish(self._net.module_, settings)
+        else:
+            settings = self._renew_net(len(images))
+        draw = [settings.seed, len(self._net.history)]
+        images = self._weigh(images, self._net.module_, draw)
+        if first:
+            self._net.warm_up(images)
+        self._folded = {}  # outdated even if training is interrupted
+        try:
+            with self._keeping_interrupted(self._net.module_, settings):
+                self._net.run(images, epochs=1)
+            self._finish(self._net.module_, settings)
+        except ValueError:  # the weights are useless now
+            self._forget()
+            raise
         return self
 
     def _renew_net(self, n_images):
@@ -257,7 +278,15 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
 
     def _forget(self):
         """Delete an earlier fit, so that a failed fit leaves the estimator unfitted."""
-        fitted = ("module_", "_net", "_folded", "_settings_used", "history_", "companion_")
+        fitted = (
+            "module_",
+            "_net",
+            "_folded",
+            "_settings_used",
+            "history_",
+            "companion_",
+            "interrupted_",
+        )
         for name in fitted:
             self.__dict__.pop(name, None)
 
@@ -318,7 +347,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         return images.weigh_branches(factors)
 
     def _finish(self, module, settings):
-        self.module_, self._settings_used = module.eval(), settings
+        self.module_, self._settings_used, self.interrupted_ = module.eval(), settings, False
         self._folded = {}
         self.n_parameters_ = count_parameters(module)
         rows, always = self._net.history, ("epoch", "dur", "learning_rate", "train_loss")

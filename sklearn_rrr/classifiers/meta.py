@@ -8,11 +8,10 @@ from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_rrr._validation import resolve_device
+from sklearn_rrr._surroundings import drawing
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
 from sklearn_rrr.images.forms import find_labels
-from sklearn_rrr.training.devices import seeded
 
 
 def check_scoring_parameter(scoring):
@@ -89,7 +88,7 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
     def _read_images(self, reader, X, y, sample_weight):
         """Read X, y and the weights once, as an unfitted classifier reads them."""
         y = find_labels(X, y, type(self).__name__)
-        with seeded(0, resolve_device(reader.device)):  # draws weights, which are discarded
+        with drawing(0):  # draws weights, which are discarded
             size = make_backbone(reader.backbone).image_size
         return reader._read_set(X, y, sample_weight, size, weigh_classes=False)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from sklearn_rrr._validation import check_choice, check_int, check_real, resolve_device
+from sklearn_rrr._validation import check_choice, check_int, check_real, plain, resolve_device
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS, NONE, FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.images.augmentation import GEOMETRIC, PaperAugmentation, PerImage
@@ -83,7 +83,7 @@ class ClassifierParameters(BaseEstimator):
         check_choice("on_bad_file", self.on_bad_file, ("raise", "skip"))
         check_int("max_image_pixels", self.max_image_pixels, 1)
         check_choice("precision", self.precision, PRECISIONS)
-        if not isinstance(self.verbose, bool):
+        if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)
         resolve_device(self.device)
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_rrr._surroundings import shielded
 from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
 from sklearn_rrr.images.decoding import BadImages
@@ -21,6 +22,7 @@ class PredictingMixin(UncertaintyMixin):
     ``_folded`` caches the network with folded norms as {device: network}.
     """
 
+    @shielded()
     def predict_proba(self, X):
         """Predict the probability of each class: the mean of the branches' softmax.
 
@@ -38,6 +40,7 @@ class PredictingMixin(UncertaintyMixin):
         chunks = [average_probabilities(logits) for logits in self._logits(X)]
         return torch.cat(chunks).numpy()
 
+    @shielded()
     def predict_branches(self, X):
         """Predict the probabilities of each branch.
 
@@ -91,6 +94,12 @@ class PredictingMixin(UncertaintyMixin):
             if not bad:
                 with explained_memory(size):
                     logits = self._forward(network, images, device)
+                if not torch.isfinite(logits).all():
+                    raise ValueError(
+                        "The network's outputs are NaN or infinite for some images: its weights "
+                        "are damaged, or its precision is too low. Fit it again, or use "
+                        "precision='fp32'."
+                    )
                 yield logits
         if bad:
             raise BadImages(bad, len(source))

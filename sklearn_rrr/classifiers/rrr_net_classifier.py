@@ -6,7 +6,7 @@ from numbers import Integral
 import torch
 from sklearn.base import clone
 
-from sklearn_rrr._validation import check_bool, check_choice, check_int
+from sklearn_rrr._validation import check_bool, check_choice, check_int, plain
 from sklearn_rrr.backbones.backbone import PHASES
 from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.classifiers.base import BaseImageClassifier
@@ -58,7 +58,7 @@ class BranchClassifier(BaseImageClassifier):
         return not (self._is_pretrained and self.trainable_ == "head" and self._is_whole)
 
     def _check_blocks(self, backbone):
-        blocks = self._network_form()["blocks"]
+        blocks = plain(self._network_form()["blocks"])
         if blocks is None:
             return backbone.depths
         valid = isinstance(blocks, (tuple, list)) and len(blocks) == 4
@@ -206,6 +206,9 @@ class RRRNetClassifier(BranchClassifier):
         One row per epoch: epoch, dur (in seconds), learning_rate (of the first step), train_loss
         (mean over branches) and, with a validation set, valid_loss and valid_acc. With "snapshot"
         and "fge", losses and accuracies are those of the branch that is trained.
+    interrupted_ : bool
+        Whether the training was interrupted by Ctrl-C. The network has then learned from the epochs
+        in ``history_`` and, in part, from the next one.
     net_ : skorch.NeuralNet
         skorch net that trained the network; created again after unpickling.
     image_size_ : int

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 
-from sklearn_rrr._files import write_atomically
+from sklearn_rrr._files import digest_bytes, write_atomically
+from sklearn_rrr._surroundings import drawing, shielded
 from sklearn_rrr._unwrapping import refuse_steps, unwrap
+from sklearn_rrr._validation import find_invalid
 from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.state_dict import check_state
@@ -33,10 +36,10 @@ from sklearn_rrr.networks.branch_widths import MAX_BRANCHES
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.pruning.removal import reshape_like
-from sklearn_rrr.training.devices import seeded
 from sklearn_rrr.training.settings import Settings
 
 HEADER = "sklearn_rrr"
+CHECKSUM = "sha256"
 TASK = "shared"  # key in the header of a file that holds one task without its backbone
 ESTIMATORS = {
     cls.__name__: cls
@@ -53,6 +56,7 @@ DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
 SIZES = ("image_size", "companion_size")  # of a StackedNet
 
 
+@shielded()
 def save(estimator, path):
     """Save a fitted classifier as one safetensors file, without pickle.
 
@@ -146,8 +150,23 @@ def _describe_network(module):
 
 
 def write(path, content, tensors):
-    """Write tensors and JSON-compatible content as one safetensors file."""
-    write_atomically(path, serialize(tensors, {HEADER: json.dumps(content)}))
+    """Write tensors and JSON-compatible content as one safetensors file, with a checksum."""
+    write_atomically(path, serialize(tensors, make_metadata(json.dumps(content), tensors)))
+
+
+def make_metadata(header, tensors):
+    """Return the metadata of a file: its header, a str, and a checksum of header and tensors."""
+    return {HEADER: header, CHECKSUM: _digest_content(header, tensors)}
+
+
+def _digest_content(header, tensors):
+    """Return the SHA-256 of all that a file contains."""
+    parts = [header.encode()]
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        parts.append(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        parts.append(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest_bytes(*parts)
 
 
 def check_target(path):
@@ -204,6 +223,7 @@ def encode(value, name):
 # ---------------------------------------------------------------------------------- load
 
 
+@shielded()
 def load(path):
     """Load a classifier from a file written by :func:`save`, without executing code from it.
 
@@ -254,16 +274,22 @@ def read(path):
     if not path.is_file():
         raise ValueError(f"`path`={str(path)!r} is not a file.")
     try:
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+        data = path.read_bytes()  # before parsing: a file may change while it is read
+        tensors = deserialize(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    except (SafetensorError, ValueError) as error:
         raise ValueError(
             f"{path} was not written by sklearn_rrr.save, or is damaged ({error}). Nothing in it "
             "was executed. If it is a joblib file that you trust, use joblib.load."
         ) from error
+    header = metadata.get(HEADER)
     if header is None:
         raise ValueError(f"{path} contains tensors, but was not written by sklearn_rrr.save.")
+    if metadata.get(CHECKSUM) != _digest_content(header, tensors):
+        raise ValueError(
+            f"{path} is damaged or was changed: its checksum is wrong. Save the classifier again."
+        )
     with explained_damage(path):
         content = json.loads(header)
         if not isinstance(content, dict):
@@ -295,12 +321,17 @@ def rebuild(content, tensors, source, complete=None):
         raise ValueError(f"{min(missing)!r} is missing")
     if unknown := [name for name in state if hasattr(cls, name) and name not in known]:
         raise ValueError(f"{unknown[0]!r} is not an attribute of a fitted classifier")
-    with seeded(0, torch.device("cpu")):  # the initial random weights are overwritten below
+    size = state["image_size_"]
+    if type(size) is not int or not 8 <= size <= 4096:
+        raise ValueError(f"the image size {size!r} is not in [8, 4096]")
+    with drawing(0):  # the initial random weights are overwritten below
         module = _rebuild_network(cls, network, tensors, len(state["classes_"]))
     if complete is not None:
         tensors = complete(module, tensors)
     check_state(tensors, module.state_dict(), source, module.backbone_name)
     module.load_state_dict(tensors)
+    if name := find_invalid(module):
+        raise ValueError(f"{name!r} has values that are NaN, infinite or impossible")
     if module.is_reduced:  # the shapes of successive layers might not match
         with torch.no_grad():
             module.eval()(torch.zeros(2, 3, 32, 32))

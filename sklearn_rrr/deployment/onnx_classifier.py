@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from sklearn_rrr._files import digest_bytes
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
 from sklearn_rrr.images.decoding import decode_file, decode_pil, is_animated, to_rgb
 
@@ -193,8 +194,9 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
 
     def _read(self, path):
         start = _start_openvino if self.engine == "openvino" else _start_onnxruntime
+        content = Path(path).read_bytes()
         try:
-            run, metadata = start(path, self.n_threads, self.precision)
+            run, metadata = start(content, self.n_threads, self.precision)
         except ImportError as error:
             raise ImportError(
                 f"`engine`={self.engine!r} is not installed: pip install {self.engine}."
@@ -203,6 +205,8 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
             raise ValueError(f"{path} cannot be run by {self.engine}: {error}") from error
         try:
             classes = decode_array(json.loads(metadata["classes"]))
+            if not is_sealed(content):
+                raise ValueError("its checksum is missing or wrong")
             return classes, int(metadata["image_size"]), run
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -222,6 +226,24 @@ def decode_array(record):
     if dtype.kind not in "biufUO":
         raise ValueError(f"dtype {dtype}")
     return np.array(record["array"], dtype=str if dtype.kind == "U" else dtype)
+
+
+# ------------------------------------------------------------------------------ checksum
+
+# A last entry of the model's metadata, as protobuf writes it: field 14 of the model is a pair of a
+# key and a value, which are its fields 1 and 2.
+SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"
+
+
+def seal(content):
+    """Append the SHA-256 of an ONNX file to it, as an entry of its metadata."""
+    return content + SEAL + digest_bytes(content).encode()
+
+
+def is_sealed(content):
+    """Tell whether an ONNX file is as :func:`seal` wrote it."""
+    end = len(content) - len(SEAL) - 64
+    return end > 0 and content[end:] == seal(content[:end])[end:]
 
 
 # -------------------------------------------------------------------------------- images
@@ -276,13 +298,13 @@ def _as_rgb(images):
 # ------------------------------------------------------------------------------- engines
 
 
-def _start_onnxruntime(path, n_threads, precision):
+def _start_onnxruntime(content, n_threads, precision):
     """Return a function that maps images to the outputs, and the file's metadata."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads or 0
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     return lambda images: session.run(None, {"images": images}), metadata
 
@@ -302,10 +324,10 @@ def _openvino_core():
     return openvino.Core()
 
 
-def _start_openvino(path, n_threads, precision):
+def _start_openvino(content, n_threads, precision):
     with _first_use:
         core = _openvino_core()
-    model = core.read_model(path)
+    model = core.read_model(content)
     try:
         metadata = {k: model.get_rt_info(["framework", k]).astype(str) for k in METADATA}
     except RuntimeError:  # the file has no such metadata

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from sklearn_rrr._files import write_atomically
+from sklearn_rrr._surroundings import shielded
 from sklearn_rrr._version import __version__
 from sklearn_rrr.deployment.model_files import check_target, encode, find_classifier
+from sklearn_rrr.deployment.onnx_classifier import seal
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
 
@@ -17,6 +19,7 @@ OPSET = 18  # version of the ONNX operator set
 # ---------------------------------------------------------------------------------- ONNX
 
 
+@shielded()
 def export_onnx(estimator, path):
     """Export a fitted classifier to ONNX, from pixels to probabilities.
 
@@ -95,7 +98,7 @@ def export_onnx(estimator, path):
         "image_size": str(estimator.image_size_),
     }
     onnx.helper.set_model_props(model, metadata)
-    write_atomically(path, model.SerializeToString())
+    write_atomically(path, seal(model.SerializeToString()))
 
 
 class _Pixels(nn.Module):

@@ -7,11 +7,13 @@ only proxies, scales, norm statistics and the head. Files are in the format of `
 import hashlib
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import pandas as pd
 from safetensors.torch import save as serialize
 
 from sklearn_rrr._files import write_atomically
+from sklearn_rrr._surroundings import shielded
 from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.deployment.model_files import (
     TASK,
@@ -27,8 +29,12 @@ from sklearn_rrr.nettailor.nettailor_classifier import NetTailorClassifier
 from sklearn_rrr.nettailor.tailored_net import TailoredNet
 
 BACKBONE = "backbone.safetensors"
+# Names of files that are taken, on some systems by devices.
+RESERVED = {"backbone", "con", "prn", "aux", "nul"}
+RESERVED |= {f"{device}{number}" for device in ("com", "lpt") for number in range(10)}
 
 
+@shielded()
 def save_task(estimator, path):
     """Save a tailored classifier without the weights of its backbone, and without pickle.
 
@@ -83,6 +89,7 @@ def _find_tailored(estimator):
     return estimator
 
 
+@shielded()
 def load_task(path, weights="pretrained"):
     """Load a classifier from a task's file and the weights of the backbone.
 
@@ -210,7 +217,8 @@ class MultiTaskStore:
     @property
     def tasks(self):
         """Names of the tasks, sorted."""
-        files = (path.name for path in self.folder.glob("*.safetensors"))
+        found = self.folder.glob("*.safetensors")
+        files = (path.name for path in found if path.is_file())
         # A leading dot marks a file whose writing was interrupted.
         names = (name for name in files if name != BACKBONE and not name.startswith("."))
         return sorted(name.removesuffix(".safetensors") for name in names)
@@ -239,11 +247,11 @@ class MultiTaskStore:
         path = self._path(name)
         estimator = _find_tailored(estimator)
         self._check_weights(estimator.module_)
-        trial = path.with_name(f".{path.name}")
+        trial = path.with_name(f".{uuid4().hex}.{path.name}")
         try:
             save_task(estimator, trial)
             load_task(trial, self.folder / BACKBONE)  # keep only files that can be loaded
-            trial.replace(path)
+            write_atomically(path, trial.read_bytes())
         finally:
             trial.unlink(missing_ok=True)
         return self
@@ -293,10 +301,11 @@ class MultiTaskStore:
         return pd.Series(sizes, name="megabytes")
 
     def _path(self, name):
-        fits = isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name)
-        if not fits or f"{name}.safetensors" == BACKBONE:
+        fits = isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]{0,99}", name, re.ASCII)
+        if not fits or name.split(".")[0].lower() in RESERVED:
             raise ValueError(
-                "`name` must be letters, digits, _, - and ., must not start with a dot, and must "
-                f"not be 'backbone'; got {name!r}."
+                "`name` must be at most 100 letters, digits, _, - and ., must not start with a "
+                "dot, and must not be 'backbone' or a name that Windows reserves; got "
+                f"{name!r}."
             )
         return self.folder / f"{name}.safetensors"

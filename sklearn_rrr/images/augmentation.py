@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as tv
 
+from sklearn_rrr._surroundings import seeded
+
 GEOMETRIC = ("rotation", "translation", "scaling", "shear")
 COLOUR = ("brightness_contrast", "colour_shift", "inversion")
 OTHERS = (
@@ -73,7 +75,9 @@ class PerImage:
     function: Callable
 
     def __call__(self, images, generator):
-        return torch.stack([self._apply(image) for image in images])
+        seed = torch.randint(2**31, (), generator=generator, device=generator.device).item()
+        with seeded(seed, images.device):  # the function may draw from the global generators
+            return torch.stack([self._apply(image) for image in images])
 
     def _apply(self, image):
         result = self.function(image)

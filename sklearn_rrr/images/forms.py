@@ -57,10 +57,10 @@ def sort_input(X):
 
 def _refuse_paths_in_columns(X):
     """Raise if one of several columns of a frame contains images or paths."""
-    if not (hasattr(X, "iloc") and hasattr(X, "columns") and len(X)):
+    if not hasattr(X, "columns") or not len(X):
         return
-    for name, value in X.iloc[0].items():
-        if _is_image(value):
+    for name in X.columns:
+        if _is_image(next(iter(X[name]))):
             raise ValueError(
                 f"X has {X.shape[1]} columns, and {name!r} contains images or paths; pass that "
                 f"column alone: X[{name!r}]."

@@ -10,6 +10,8 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_rrr._validation import check_choice, check_real
 
+MIXED = "y contains labels of several types that cannot be ordered; use strings or numbers only."
+
 
 def encode_labels(y, classes=None):
     """Encode labels as 0 … K - 1.
@@ -32,14 +34,18 @@ def encode_labels(y, classes=None):
     ValueError
         If labels are missing, continuous or not in `classes`.
     """
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(_as_labels(y), warn=True)
     if y.dtype.kind in "fc":
         check_array(y, ensure_2d=False, dtype=None, input_name="y")
     if pd.isna(y).any():
         raise ValueError("Input y contains NaN or None; every image needs a label.")
     check_classification_targets(y)
+    try:
+        found = np.unique(y, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(MIXED) from error
     if classes is None:
-        return np.unique(y, return_inverse=True)
+        return found
     classes = np.unique(classes)
     labels = np.searchsorted(classes, y).clip(max=len(classes) - 1)
     if len(unknown := np.unique(y[classes[labels] != y])):
@@ -47,6 +53,23 @@ def encode_labels(y, classes=None):
             f"y has the labels {unknown.tolist()}, which are not in `classes` {classes.tolist()}."
         )
     return classes, labels
+
+
+def _as_labels(y):
+    """Return labels as an array, but refuse what NumPy would silently make strings of."""
+    if isinstance(y, (list, tuple)):
+        single = [label for label in y if not pd.api.types.is_list_like(label)]
+        kinds = {isinstance(label, (str, bytes)) for label in single}
+        if len(kinds) > 1 and not any(label is None for label in y):
+            raise ValueError(MIXED)
+        try:
+            y = np.asarray(y)
+        except ValueError as error:
+            raise ValueError(
+                "y must contain one label for each image; got lists of different lengths."
+            ) from error
+    is_variable = isinstance(getattr(y, "dtype", None), np.dtypes.StringDType)
+    return np.array(y.tolist()) if is_variable else y
 
 
 def weigh_images(classes, labels, sample_weight=None, class_weight=None):

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_rrr._surroundings import drawing
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real, resolve_device
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS, FineTuning
 from sklearn_rrr.classifiers.base import BaseImageClassifier
@@ -273,7 +274,8 @@ class NetTailorClassifier(BaseImageClassifier):
         teacher = self._find_teacher(backbone, images, seed)
         score = self._score(teacher.module_, validation)
         settings = self._settings(len(images), seed)
-        soft = TailoredNet(backbone, len(self.classes_), n_skips=self.n_skips).freeze()
+        with drawing(seed + 1):
+            soft = TailoredNet(backbone, len(self.classes_), n_skips=self.n_skips).freeze()
         costs = path_costs(soft, self.image_size_, self.cost)
 
         def tailor(student, settings, complexity_weight):
@@ -314,11 +316,13 @@ class NetTailorClassifier(BaseImageClassifier):
         if self.teacher is not None and teacher.random_state is not None:
             seed = teacher._draw_seed()
         teacher._check_parameters()
-        loaded = teacher._load_backbone(is_inside=True)
+        with drawing(seed):
+            loaded = teacher._load_backbone(is_inside=True)
         # The default teacher shares the backbone, so that random weights are drawn only once.
         source = backbone if self.teacher is None else loaded
         teacher._adopt(images, self.image_size_, self._split_seed)
-        self._check_teacher(teacher, teacher._make_module(source), backbone)
+        with drawing(0):  # for its shapes
+            self._check_teacher(teacher, teacher._make_module(source), backbone)
         teacher._learn(source, images, seed)
         return teacher
 

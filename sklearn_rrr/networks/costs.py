@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sklearn_rrr._surroundings import shielded
 from sklearn_rrr._unwrapping import KIND, unwrap
 from sklearn_rrr._validation import check_int
 from sklearn_rrr.networks.fused_activations import fuse_activations
@@ -52,6 +53,7 @@ def count_parameters(model):
     return sum(p.numel() for p in _find_network(model)[0].parameters())
 
 
+@shielded()
 def count_macs(model, image_size=None):
     """Count the multiply-adds of convolutions and matrix products for one image, as RRR-Net does.
 
@@ -81,6 +83,7 @@ def count_macs(model, image_size=None):
     return counter.get_total_flops() // 2
 
 
+@shielded()
 def measure_latency(
     model, batch_size=1, image_size=None, device=None, n_threads=None, repeats=30, warmup=5
 ):
@@ -140,6 +143,7 @@ def measure_latency(
     return Latency(float(np.median(times)), low, high, repeats, batch_size, str(target), used)
 
 
+@shielded()
 def cost_report(models, batch_sizes=(1, 32), image_size=None, device=None, repeats=30):
     """Compare the costs of models.
 

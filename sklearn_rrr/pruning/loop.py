@@ -11,7 +11,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from sklearn_rrr._validation import check_choice, check_int, check_real
+from sklearn_rrr._surroundings import shielded
+from sklearn_rrr._validation import check_choice, check_int, check_real, plain
 from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
 from sklearn_rrr.images.forms import find_labels
@@ -85,7 +86,7 @@ class PruningLoop(ImageMetaClassifier):
                     f"`tolerance`={self.tolerance!r} needs images to score on; got "
                     "`validation_fraction`=None. Use for example 0.2."
                 )
-        if not isinstance(self.verbose, bool):
+        if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)
 
     def _make_estimator(self):
@@ -101,6 +102,7 @@ class PruningLoop(ImageMetaClassifier):
             )
         return estimator if isinstance(self.estimator, FrozenEstimator) else clone(estimator)
 
+    @shielded()
     def fit(self, X, y=None, sample_weight=None):
         """Fit the classifier, unless it is in a FrozenEstimator, and make its network smaller.
 

@@ -16,6 +16,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from tqdm.auto import tqdm
 
+from sklearn_rrr._surroundings import drawing
 from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.backbones.backbone import PHASES
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS
@@ -27,7 +28,6 @@ from sklearn_rrr.networks.costs import count_macs, count_parameters, measure_lat
 from sklearn_rrr.networks.norm_folding import fold_norms
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.search.forward_selection import START, find_knee, pareto_front, select_forward
-from sklearn_rrr.training.devices import seeded
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class BlockSearch:
         self.split_seed, self.seed = folder.record["seeds"]
         self.scorer = check_scoring(estimator, settings.scoring)
         self.device = resolve_device(estimator.device)
-        with seeded(0, self.device):
+        with drawing(0):
             self.backbone, trained = load_backbone(estimator.backbone, estimator.weights)
         recommended = self.backbone.fine_tuning
         recommended = recommended if trained else recommended.from_scratch()
@@ -227,7 +227,7 @@ class BlockSearch:
         form["head_features"] = self.head_features
         sizes = e.n_branches, at, n_classes, self.head_features, e.width_offset
         form["width_offset"], _ = fit_widths(self.backbone, START, *sizes)
-        with seeded(0, self.device):
+        with drawing(0):
             return RRRNet(self.backbone, n_classes, blocks=blocks, **form)
 
     def _is_affordable(self, blocks):

@@ -16,7 +16,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_consistent_length, check_random_state
 
-from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
+from sklearn_rrr._surroundings import shielded
+from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real, plain
 from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
@@ -187,13 +188,14 @@ class BlockSelector(ImageMetaClassifier):
                     f"`checkpoint_dir`={self.checkpoint_dir!r} is a file; name a folder."
                 )
         check_scoring_parameter(self.scoring)
-        if not isinstance(self.verbose, bool):
+        if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)
         if self.cv is None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
 
     # ------------------------------------------------------------------------- fitting
 
+    @shielded()
     def fit(self, X, y=None, sample_weight=None, groups=None):
         """Search for the blocks and fit the network that has them.
 

@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 from sklearn.base import BaseEstimator
 
-from sklearn_rrr._files import write_atomically
+from sklearn_rrr._files import digest_bytes, write_atomically
 from sklearn_rrr.images.forms import as_numpy
 
 
@@ -82,7 +82,10 @@ class CheckpointFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._file.exists():
             with _explained(self._file):
-                self.record = json.loads(self._file.read_text())
+                content = json.loads(self._file.read_text())
+                self.record = content["record"]
+                if content["sha256"] != _digest(self.record):
+                    raise ValueError("its checksum is wrong")
 
     @property
     def _file(self):
@@ -90,24 +93,34 @@ class CheckpointFolder:
 
     def write_record(self):
         """Write the current record to ``record.json``."""
-        write_atomically(self._file, json.dumps(self.record).encode())
+        content = {"record": self.record, "sha256": _digest(self.record)}
+        write_atomically(self._file, json.dumps(content).encode())
 
     def save(self, name, result):
         """Write a result; it is valid only once the record lists it."""
         buffer = io.BytesIO()
         joblib.dump(result, buffer)
-        write_atomically(self.folder / f"{name}.joblib", buffer.getvalue())
+        content = buffer.getvalue()
+        self.record.setdefault("results", {})[name] = digest_bytes(content)
+        write_atomically(self.folder / f"{name}.joblib", content)
 
     def load(self, name):
         """Return the result of this name."""
         path = self.folder / f"{name}.joblib"
         with _explained(path):
-            return joblib.load(path)
+            content = path.read_bytes()
+            if self.record["results"][name] != digest_bytes(content):
+                raise ValueError("its checksum is wrong")
+            return joblib.load(io.BytesIO(content))
 
     def drop(self, names):
         """Delete the results of these names."""
         for name in names:
             (self.folder / f"{name}.joblib").unlink(missing_ok=True)
+
+
+def _digest(record):
+    return digest_bytes(json.dumps(record, sort_keys=True).encode())
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 
@@ -41,7 +42,8 @@ def load_batches(images, batches, ahead=False):
     """
     if ahead:
         return _Ahead(images, batches)
-    return DataLoader(images, batch_sampler=batches, collate_fn=_as_they_come)
+    own = torch.Generator()  # else the loader would draw from the global one
+    return DataLoader(images, batch_sampler=batches, collate_fn=_as_they_come, generator=own)
 
 
 class _Ahead:

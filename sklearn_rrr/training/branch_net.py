@@ -15,6 +15,8 @@ from skorch import NeuralNet
 from skorch.helper import predefined_split
 from torch import nn
 
+from sklearn_rrr._surroundings import set_dropout_generator
+from sklearn_rrr._validation import find_invalid
 from sklearn_rrr.images.sources import as_unit_float
 from sklearn_rrr.networks.fused_activations import fuse_activations
 from sklearn_rrr.networks.image_network import average_probabilities
@@ -24,7 +26,6 @@ from sklearn_rrr.training.callbacks import StopTraining, put_averages
 from sklearn_rrr.training.devices import (
     explained_memory,
     prediction_batch,
-    seed_generators,
     training_layout,
 )
 from sklearn_rrr.training.feature_cache import keep_features
@@ -66,6 +67,8 @@ class BranchNet(NeuralNet):
         self.layout = training_layout(self.module_, torch.device(self.device))
         self.module_.to(memory_format=self.layout)
         self.augmentation_generator_ = torch.Generator(self.device)
+        self.dropout_generator_ = torch.Generator(self.device)
+        set_dropout_generator(self.module_, self.dropout_generator_)
         self.averages = []  # a list, as skorch rejects modules set outside initialize
         self.stumps, self.kept = [], False
         return self
@@ -139,7 +142,7 @@ class BranchNet(NeuralNet):
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if training:  # random numbers depend only on the seed and the epoch
             seed = self.settings.seed + len(self.history)
-            seed_generators(seed, torch.device(self.device))
+            self.dropout_generator_.manual_seed(seed)
             self.augmentation_generator_.manual_seed(seed)
             self.history.record("learning_rate", self.optimizer_.param_groups[-1]["lr"])
             self._train_epoch(iterator, prefix, step_fn, **fit_params)
@@ -181,7 +184,13 @@ class BranchNet(NeuralNet):
         """Continue training for `epochs`, by default ``settings.max_epochs``.
 
         skorch's own `fit` would suppress a KeyboardInterrupt.
+
+        Raises
+        ------
+        ValueError
+            If the loss or the result is NaN or infinite, or the memory is exhausted.
         """
+        given = images
         try:
             with (
                 explained_memory(self.settings.batch_size),
@@ -196,7 +205,21 @@ class BranchNet(NeuralNet):
         finally:
             self.module_.eval()  # ready to predict, even after an interruption
         self.notify("on_train_end", X=images, y=None)
+        self._check_result(given)
         return self
+
+    def _check_result(self, images):
+        """Raise if the network has invalid weights or outputs, which the loss does not show yet."""
+        name, few = find_invalid(self.module_), list(range(min(8, len(images))))
+        batch, _ = next(iter(self.load(images, [few])))
+        with torch.no_grad():
+            logits = self.module_(self.prepare(batch, training=False))
+        if name is not None or not torch.isfinite(logits).all():
+            raise ValueError(
+                f"Training ended with {'outputs' if name is None else repr(name)} that are NaN or "
+                f"infinite. Use a smaller `learning_rate` (now {self.settings.learning_rate:g}) "
+                "or precision='fp32'."
+            )
 
     @contextmanager
     def kept_features(self, images, validation, epochs):

@@ -1,4 +1,4 @@
-"""Device-dependent precision, batch size, memory format, seeds and memory errors."""
+"""Device-dependent precision, batch size, memory format and memory errors."""
 
 from contextlib import contextmanager
 
@@ -49,32 +49,16 @@ def training_layout(module, device):
 
 
 @contextmanager
-def seeded(seed, device):
-    """Seed torch's generators inside the block, and restore their states after it.
-
-    All threads of a process share these generators, so concurrent fits are not reproducible.
-    """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        seed_generators(seed, device)
-        yield
-
-
-def seed_generators(seed, device):
-    """Seed the generators of the CPU and `device`; torch.manual_seed would seed every GPU."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-
-
-@contextmanager
 def explained_memory(batch_size):
-    """Turn torch's out-of-memory error into a ValueError that suggests a cure."""
+    """Turn errors of exhausted memory into a ValueError that suggests a cure."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        is_cpu = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+        if not is_cpu and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        cure = "" if is_cpu else " or device='cpu'"
         raise ValueError(
             f"The device ran out of memory with `batch_size`={batch_size}; use a smaller "
-            "`batch_size`, a smaller `image_size` or device='cpu'."
+            f"`batch_size`, a smaller `image_size`{cure}."
         ) from error

@@ -98,9 +98,18 @@ def train(module, images, validation, settings, rate=None, after_step=None, pena
     callbacks = _callbacks(settings, validation, rate, after_step)
     net = make_net(module, settings, callbacks, penalty=penalty)
     net.warm_up(images)
-    history = net.run(images, validation).history
+    try:
+        history = net.run(images, validation).history
+    except KeyboardInterrupt as error:  # for those who keep what the network has learned
+        error.net = make_net(module, settings, history=whole_epochs(net.history))
+        raise
     module.zero_grad(set_to_none=True)
     return make_net(module, settings, history=history)
+
+
+def whole_epochs(history):
+    """Return the records of the epochs that ended."""
+    return [epoch for epoch in history if "train_loss" in epoch]
 
 
 def count_steps(images, settings):

@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx, load, save
+from sklearn_rrr.deployment.model_files import make_metadata
 from sklearn_rrr.deployment.onnx_export import resize_like_torch
 
 LABELS = {
@@ -228,7 +229,7 @@ def test_damaged_tensors_are_refused(fitted, tmp_path, match):
     save(fitted, tmp_path / "a.safetensors")
     content, tensors = read(tmp_path / "a.safetensors")
     tensors = {k: v for k, v in (tensors | TENSORS[match]).items() if v is not None}
-    save_file(tensors, tmp_path / "b.safetensors", {"sklearn_rrr": json.dumps(content)})
+    save_file(tensors, tmp_path / "b.safetensors", make_metadata(json.dumps(content), tensors))
     with pytest.raises(ValueError, match=match):
         load(tmp_path / "b.safetensors")
 
@@ -285,14 +286,15 @@ def test_damaged_headers_are_refused(fitted, tmp_path, name):
     save(fitted, path)
     content, tensors = read(path)
     CONTENTS[name](content)
-    save_file(tensors, path, {"sklearn_rrr": json.dumps(content)})
+    save_file(tensors, path, make_metadata(json.dumps(content), tensors))
     with pytest.raises(ValueError, match=r"a\.safetensors cannot be loaded: .*saved by another"):
         load(path)
 
 
 @pytest.mark.parametrize("header", ["[" * 100_000, "{", "[]"])
 def test_headers_that_are_no_json_are_refused(tmp_path, header):
-    save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors", {"sklearn_rrr": header})
+    tensors = {"x": torch.zeros(1)}
+    save_file(tensors, tmp_path / "a.safetensors", make_metadata(header, tensors))
     with pytest.raises(ValueError, match="cannot be loaded"):
         load(tmp_path / "a.safetensors")
 
@@ -303,7 +305,7 @@ def test_headers_that_lack_something_are_refused(fitted, tmp_path, name):
     save(fitted, path)
     content, tensors = read(path)
     del content["state"][name]
-    save_file(tensors, path, {"sklearn_rrr": json.dumps(content)})
+    save_file(tensors, path, make_metadata(json.dumps(content), tensors))
     with pytest.raises(ValueError, match=f"'{name}' is missing"):
         load(path)
 

@@ -22,6 +22,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx
+from sklearn_rrr.deployment.onnx_classifier import seal
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def test_follows_its_parameters_and_its_file(exported, digits, tmp_path):
     for entry in model.metadata_props:
         if entry.key == "classes":
             entry.value = json.dumps({"array": list("abcd"), "dtype": "<U1"})
-    onnx.save(model, path)
+    path.write_bytes(seal(model.SerializeToString()))
     os.utime(path, ns=(1, 1))
     assert clf.set_params(n_threads=None).classes_.tolist() == list("abcd")
 

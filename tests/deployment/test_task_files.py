@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from sklearn_rrr import FineTuning, MultiTaskStore, NetTailorClassifier, load, save
 from sklearn_rrr.backbones.registry import make_backbone
-from sklearn_rrr.deployment.model_files import read
+from sklearn_rrr.deployment.model_files import make_metadata, read
 from sklearn_rrr.deployment.task_files import load_task, save_task
 
 SMALL = {"backbone": "tiny", "max_epochs": 1, "batch_size": 16}
@@ -127,7 +127,6 @@ def test_damaged_tasks_are_refused(fitted, weights, tmp_path):
     path = tmp_path / "task"
     save_task(fitted, path)
     content, delta = *read(path)[:1], load_file(path)
-    header = {"sklearn_rrr": json.dumps(content)}
     key = next(key for key in delta if "running_mean" in key)
     for wrong, match in [
         ({k: v for k, v in delta.items() if k != key}, "missing, or does not belong to the task"),
@@ -135,7 +134,7 @@ def test_damaged_tasks_are_refused(fitted, weights, tmp_path):
         (delta | {key: torch.zeros(99)}, r"has the shape \(99,\)"),
         (delta | {key: delta[key] * torch.nan}, "NaN or infinite"),
     ]:
-        save_file(wrong, path, header)
+        save_file(wrong, path, make_metadata(json.dumps(content), wrong))
         with pytest.raises(ValueError, match=match):
             load_task(path, weights)
 
@@ -143,8 +142,19 @@ def test_damaged_tasks_are_refused(fitted, weights, tmp_path):
 def test_wrong_stores(fitted, small, digits, weights, tmp_path):
     store = MultiTaskStore(tmp_path, "tiny", weights)
     assert repr(store).endswith("backbone='tiny')")
-    for name in ("", "../x", "a/b", ".hidden", "backbone", 3):
-        with pytest.raises(ValueError, match="`name` must be letters"):
+    for name in (
+        "",
+        "../x",
+        "a/b",
+        ".hidden",
+        "backbone",
+        "BACKBONE",
+        "con",
+        "COM1.x",
+        "x" * 101,
+        3,
+    ):
+        with pytest.raises(ValueError, match="`name` must be at most 100 letters"):
             store.add(name, fitted)
     with pytest.raises(ValueError, match=r"`name` must be one of \[\]; got 'x'"):
         store.load("x")

@@ -155,13 +155,15 @@ def test_torchvision_transformations_are_accepted_and_seeded(small, digits):
 
 def test_own_transformation_must_keep_the_shape():
     with pytest.raises(ValueError, match=r"`augmentation` must return.*\(3, 8, 8\); got.*3, 4, 8"):
-        PerImage(lambda image: image[:, ::2])(torch.rand(2, 3, 8, 8), None)
+        PerImage(lambda image: image[:, ::2])(torch.rand(2, 3, 8, 8), torch.Generator())
 
 
 def test_own_transformation_must_return_floats():
     with pytest.raises(ValueError, match=r"must return a float tensor.*got Tensor of torch.uint8"):
-        PerImage(lambda image: (255 * image).to(torch.uint8))(torch.rand(2, 3, 8, 8), None)
-    doubles = PerImage(lambda image: image.double())(torch.rand(2, 3, 8, 8), None)
+        PerImage(lambda image: (255 * image).to(torch.uint8))(
+            torch.rand(2, 3, 8, 8), torch.Generator()
+        )
+    doubles = PerImage(lambda image: image.double())(torch.rand(2, 3, 8, 8), torch.Generator())
     assert doubles.dtype == torch.float32
 
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_rrr._surroundings import seeded
 from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.networks.rrr_net import RRRNet
-from sklearn_rrr.training.devices import prediction_batch, seeded, training_layout, use_bf16
+from sklearn_rrr.training.devices import prediction_batch, training_layout, use_bf16
 
 
 def test_devices():  # fault 46

@@ -70,7 +70,7 @@ def test_frozen_stump_adapts_its_norms_only(small, digits):
 
 
 def test_adapted_norms_are_the_statistics_of_all_images(small, digits):
-    X, y = digits[0].astype(np.float32) / 255, digits[1]
+    X, y = digits[0].astype(np.float32) / 300, digits[1]  # no multiples of 1/255
     clf = small(trainable="branches", batch_size=40, augmentation="none", max_epochs=1).fit(X, y)
     norm, x = clf.module_.stump[1], torch.from_numpy(X)[:, None].expand(-1, 3, -1, -1)
     with torch.no_grad():
@@ -177,13 +177,43 @@ def test_keyboard_interrupt_reaches_the_user(small, digits):  # fault 40
     assert len(calls) == 2
 
 
-def test_interrupted_partial_fit_can_predict(small, digits):
+def test_failed_partial_fit_leaves_nothing_fitted(small, digits):  # fault 75
     X, y = digits
     clf = small(dropout=0.5).fit(X, y)
     clf.set_params(fine_tuning__augmentation=lambda image: image * float("nan"))
     with pytest.raises(ValueError, match="loss became nan"):
         clf.partial_fit(X, y)
-    assert not any(m.training for m in clf.module_.modules())
+    with pytest.raises(NotFittedError):
+        clf.predict(X)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_training_that_explodes_in_its_last_step_raises(small, digits, method):  # fault 75
+    clf = small(max_epochs=1, learning_rate=1e-3).fit(*digits)
+    clf.set_params(fine_tuning__learning_rate=1e10, batch_size=120)
+    with pytest.raises(ValueError, match=r"NaN or infinite. Use a smaller `learning_rate`|became"):
+        getattr(clf, method)(*digits)
+    with pytest.raises(NotFittedError):
+        clf.predict(digits[0])
+
+
+def test_interrupted_fit_keeps_what_it_learned(small, digits):  # fault 40
+    X, y = digits
+    seen = []
+
+    def interrupt(image):
+        seen.append(1)
+        if len(seen) > 2.5 * len(X):
+            raise KeyboardInterrupt
+        return image
+
+    clf = small(max_epochs=9, augmentation=interrupt, norm_warmup_epochs=0)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, y)
+    assert clf.interrupted_
+    assert len(clf.history_) == 2
+    assert clf.score(X, y) > 0.4
+    assert not small().fit(X, y).interrupted_
 
 
 def test_interrupted_partial_fit_predicts_with_what_it_learned(small, digits, monkeypatch):
