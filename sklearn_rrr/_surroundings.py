@@ -40,6 +40,9 @@ def shielded():
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
+                # Only the outermost autocast would clear the cache of weights after a step.
+                stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+                torch.set_autocast_cache_enabled(False)
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if (dtype := torch.get_default_dtype()) != torch.float32:
