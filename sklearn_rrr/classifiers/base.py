@@ -27,6 +27,7 @@ from sklearn_rrr.classifiers.reading import ReadingMixin
 from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.networks.stacked_net import StackedNet
+from sklearn_rrr.training.journal import journaling, settle_seed
 from sklearn_rrr.training.loop import make_net, train
 
 
@@ -125,13 +126,19 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         """
         self._check_parameters()
         self._forget()
-        seed = self._draw_seed()
+        random_state = copy.deepcopy(self.random_state)
+        seed = self._split_seed = self._draw_seed()
         with drawing(seed):
             backbone = self._load_backbone(is_inside)
-        self._split_seed = seed if earlier is None else earlier._split_seed
         images = read(backbone.image_size)
-        learn = self._learn if is_inside else self._learn_fully
-        learn(backbone, images, seed, earlier)
+        with journaling(self.checkpoint_dir, self, images, random_state):
+            if (settled := settle_seed(seed)) != seed:  # the interrupted fit drew another one
+                seed = settled
+                with drawing(seed):
+                    backbone = self._load_backbone(is_inside)
+            self._split_seed = seed if earlier is None else earlier._split_seed
+            learn = self._learn if is_inside else self._learn_fully
+            learn(backbone, images, seed, earlier)
         return self
 
     def _learn_fully(self, backbone, images, seed, earlier=None):

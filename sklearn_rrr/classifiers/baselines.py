@@ -33,7 +33,7 @@ class LastLayerClassifier(BranchClassifier):
         Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
-    device, precision, random_state, verbose : optional
+    device, precision, checkpoint_dir, random_state, verbose : optional
         Hardware, seed and output.
 
     See Also
@@ -97,7 +97,7 @@ class FineTuningClassifier(LastLayerClassifier):
         Validation during training.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
-    device, precision, random_state, verbose : optional
+    device, precision, checkpoint_dir, random_state, verbose : optional
         Hardware, seed and output.
 
     See Also

@@ -139,7 +139,7 @@ class _CyclicEnsemble(EnsembleStrategy):
                     member.freeze("branches")
 
         single = replace(settings, ema_epochs=0, sampling="shared")
-        net = train(member, images, validation, single, rate, take)
+        net = train(member, images, validation, single, rate, take, others=[module])
         module.stump.load_state_dict(member.stump.state_dict())
         return make_net(module, settings, history=net.history)
 

@@ -45,6 +45,7 @@ class ClassifierParameters(BaseEstimator):
     max_image_pixels: int = MAX_IMAGE_PIXELS
     device: str | torch.device | None = None
     precision: str | None = None
+    checkpoint_dir: str | PathLike | None = None
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 

@@ -177,6 +177,12 @@ class RRRNetClassifier(BranchClassifier):
     precision : {"fp32", "bf16"} or None, default=None
         Precision of convolutions and matrix products. None trains in bf16 if the hardware
         supports it, and predicts in fp32.
+    checkpoint_dir : str, path or None, default=None
+        Folder from which an interrupted fit goes on. After each epoch, its state is written there;
+        the same fit, repeated after it was killed, ends in the same model, on the CPU bit for bit.
+        A fit with another X, y or parameter is refused until the folder is deleted; a fit that ends
+        empties it. It contains pickles: use a folder that you trust. One folder belongs to one
+        fit at a time, so leave it None in a search. ``partial_fit`` ignores it.
     random_state : int, RandomState instance or None, default=None
         Seed of the random weights, the splits, the order of the images and the augmentation.
     verbose : int, default=0

@@ -137,13 +137,18 @@ class LabelledSet(Dataset):
 
     def fingerprint(self):
         """Return a hash of pixels, labels and weights, which does not depend on the form of X."""
+        return joblib.hash(list(self.fingerprints().values()))
+
+    def fingerprints(self):
+        """Return the hashes of pixels, labels and weights, named as arguments of `fit`."""
         chunks = np.array_split(np.arange(len(self)), -(-len(self) // 256))
         pixels = [
             joblib.hash(self.source.load(index, self.image_size).contiguous().numpy())
             for index in chunks
         ]
-        content = [pixels, self.classes.tolist(), self.labels.numpy(), self.sample_weight]
-        return joblib.hash(content)
+        labels = [self.classes.tolist(), self.labels.numpy()]
+        parts = {"X": pixels, "y": labels, "sample_weight": self.sample_weight}
+        return {name: joblib.hash(part) for name, part in parts.items()}
 
     @property
     def shape(self):

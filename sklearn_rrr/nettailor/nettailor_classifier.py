@@ -107,7 +107,7 @@ class NetTailorClassifier(BaseImageClassifier):
         int, so that there is only one student.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
-    device, precision, random_state, verbose : optional
+    device, precision, checkpoint_dir, random_state, verbose : optional
         Hardware, seed and output.
 
     Attributes

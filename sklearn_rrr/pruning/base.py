@@ -112,6 +112,9 @@ class BasePruner(CostPruner, StepwisePruner):
         Pruner that is applied to the result of this one, on the same split. Its `estimator` must
         be None, its `validation_fraction` and `random_state` are ignored, and its `target` and
         `tolerance` are relative to the result of this pruner.
+    checkpoint_dir : str, path or None, default=None
+        Folder from which an interrupted fit goes on, as in :class:`RRRNetClassifier`. That of
+        `estimator` or `then` is ignored.
     random_state : int, RandomState instance or None, default=None
         Seed of the split and of the training. None uses the `random_state` of `estimator`.
     verbose : int, default=0

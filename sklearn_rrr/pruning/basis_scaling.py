@@ -47,7 +47,7 @@ class BasisScalingPruner(BasePruner):
         themselves.
     target, cost, tolerance, n_steps, epochs_per_step, scoring : optional
         Amount and course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
-    validation_fraction, then, random_state, verbose : optional
+    validation_fraction, then, checkpoint_dir, random_state, verbose : optional
         As in :class:`~sklearn_rrr.pruning.base.BasePruner`.
 
     Attributes
@@ -116,7 +116,7 @@ class BasisScalingPruner(BasePruner):
         changes["undecayed"] = UNDECAYED
         with RunningImportance(run.network) as run.importance:
             if epochs:
-                run.train(epochs, **changes)
+                run.train(epochs, others=[run.importance], **changes)
             else:
                 run.importance.measure(run.batches)
 
@@ -170,6 +170,12 @@ class RunningImportance:
 
     def __init__(self, network):
         self.network, self.sums, self.counts = network, {}, {}
+
+    def state_dict(self):
+        return {"sums": self.sums, "counts": self.counts}
+
+    def load_state_dict(self, state):
+        self.sums, self.counts = state["sums"], state["counts"]
 
     def __enter__(self):
         self.hooks = [

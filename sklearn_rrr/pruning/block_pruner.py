@@ -25,7 +25,7 @@ class BlockPruner(BasePruner):
         all blocks of its backbone.
     target, cost, tolerance, n_steps, epochs_per_step, scoring : optional
         Amount and course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
-    validation_fraction, then, random_state, verbose : optional
+    validation_fraction, then, checkpoint_dir, random_state, verbose : optional
         As in :class:`~sklearn_rrr.pruning.base.BasePruner`.
 
     Attributes

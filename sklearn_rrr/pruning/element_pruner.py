@@ -28,7 +28,7 @@ class ElementPruner(StepwisePruner):
         Share of the nonzero parameters to set to zero, in [0, 0.999].
     tolerance, n_steps, epochs_per_step, scoring : optional
         Course of the pruning, as in :class:`~sklearn_rrr.pruning.base.BasePruner`.
-    validation_fraction, then, random_state, verbose : optional
+    validation_fraction, then, checkpoint_dir, random_state, verbose : optional
         As in :class:`~sklearn_rrr.pruning.base.BasePruner`.
 
     Attributes

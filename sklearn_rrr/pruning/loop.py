@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import KW_ONLY, dataclass
+from os import PathLike
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from sklearn_rrr.images.forms import find_labels
 from sklearn_rrr.images.labels import encode_labels, hold_out
 from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.pruning.run import COSTS, PruningRun
+from sklearn_rrr.training.journal import journaling, settle_seed
 
 
 @dataclass(eq=False, repr=False)
@@ -40,6 +42,7 @@ class PruningLoop(ImageMetaClassifier):
     scoring: str | object = None
     validation_fraction: float | None = 0.2
     then: BaseEstimator | None = None
+    checkpoint_dir: str | PathLike | None = None
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
@@ -172,6 +175,10 @@ class PruningLoop(ImageMetaClassifier):
 
     def _prune_all(self, estimator, images, seed):
         """Prune with this pruner and its successors, on a LabelledSet."""
+        with journaling(self.checkpoint_dir, self, images, self.random_state):
+            return self._prune_journaled(estimator, images, settle_seed(seed))
+
+    def _prune_journaled(self, estimator, images, seed):
         self._adopt(images)
         everything = np.arange(len(images))
         split = everything, everything[:0]

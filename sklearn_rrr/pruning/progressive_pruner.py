@@ -90,7 +90,7 @@ default="leave_one_out"
     validation_fraction : float or None, default=0.2
         Fraction of the images held out. None needs a criterion other than "leave_one_out", and
         `amount`, `target` or `selector`.
-    then, random_state, verbose : optional
+    then, checkpoint_dir, random_state, verbose : optional
         As in :class:`~sklearn_rrr.pruning.base.BasePruner`.
 
     Attributes

@@ -118,7 +118,7 @@ class PruningRun:
             **changes,
         )
 
-    def train(self, epochs, after_step=None, **changes):
+    def train(self, epochs, after_step=None, others=(), **changes):
         """Train the current network further.
 
         Parameters
@@ -127,12 +127,15 @@ class PruningRun:
             Number of passes over the training images; 0 does nothing.
         after_step : callable or None, default=None
             Called with the number of steps so far, after each step.
+        others : sequence, default=()
+            What else learns, see ``training.train``.
         **changes : dict
             Fields of ``Settings`` that differ from the classifier's.
         """
         if epochs:
             settings = self._settings(epochs, changes)
-            self.classifier._train_on(self.images, settings, after_step=after_step)
+            hooks = {"after_step": after_step, "others": others}
+            self.classifier._train_on(self.images, settings, **hooks)
 
     def loss(self, network=None):
         """Return the mean loss of a network, by default the current one, on `scored_images`."""

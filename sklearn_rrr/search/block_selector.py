@@ -22,7 +22,7 @@ from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
 from sklearn_rrr.search.block_search import BlockSearch, SearchSettings
-from sklearn_rrr.search.checkpoints import CheckpointFolder, digest_search, locked
+from sklearn_rrr.training.checkpoints import CheckpointFolder, digest_search, locked
 
 ORDERS = ("sequential", "cyclic")
 CHOICES = ("score", "pareto")

@@ -180,8 +180,11 @@ class BranchNet(NeuralNet):
         finally:
             parts.load_state_dict(latest)
 
-    def run(self, images, validation=None, epochs=None):
+    def run(self, images, validation=None, epochs=None, resume=None):
         """Continue training for `epochs`, by default ``settings.max_epochs``.
+
+        `resume` is a function that is called when the training has begun; it brings the net into
+        the state of an interrupted training, whose epochs then count.
 
         skorch's own `fit` would suppress a KeyboardInterrupt.
 
@@ -201,6 +204,9 @@ class BranchNet(NeuralNet):
             ):
                 self.set_params(train_split=predefined_split(validation) if validation else None)
                 self.notify("on_train_begin", X=images, y=None)
+                if resume is not None:
+                    resume()
+                    epochs = self.settings.max_epochs - len(self.history)
                 self.fit_loop(images, epochs=epochs)
         finally:
             self.module_.eval()  # ready to predict, even after an interruption

@@ -34,10 +34,15 @@ class WeightAveraging(Callback):
             return
         parts = net.module_.trainable_parts()
         if not net.averages:
-            decay = (self.n_epochs - 1) / self.n_epochs
-            average = get_ema_multi_avg_fn(decay)
-            net.averages.append(AveragedModel(parts, multi_avg_fn=average, use_buffers=True))
+            self.begin(net)
         net.averages[0].update_parameters(parts)
+
+    def begin(self, net):
+        """Begin an average, and return it."""
+        average = get_ema_multi_avg_fn((self.n_epochs - 1) / self.n_epochs)
+        parts = net.module_.trainable_parts()
+        net.averages.append(AveragedModel(parts, multi_avg_fn=average, use_buffers=True))
+        return net.averages[0]
 
     def on_train_end(self, net, **_):
         if net.averages:

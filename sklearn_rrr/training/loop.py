@@ -1,5 +1,7 @@
 """Training of a network as in RRR-Net (arXiv:2310.01157, section 4.2)."""
 
+from functools import partial
+
 from skorch.callbacks import LRScheduler, PassthroughScoring
 from skorch.history import History
 from torch.optim.lr_scheduler import LambdaLR
@@ -13,6 +15,7 @@ from sklearn_rrr.training.callbacks import (
     ProgressBar,
     WeightAveraging,
 )
+from sklearn_rrr.training.journal import Keeper, describe, open_entry, restore, restore_modules
 from sklearn_rrr.training.loss import BranchLoss
 from sklearn_rrr.training.settings import OPTIMIZERS, SCHEDULES
 
@@ -68,7 +71,9 @@ def _parameter_groups(settings):
     return list(groups.items())
 
 
-def train(module, images, validation, settings, rate=None, after_step=None, penalty=None):
+def train(
+    module, images, validation, settings, rate=None, after_step=None, penalty=None, others=()
+):
     """Train a network as in RRR-Net.
 
     Parameters
@@ -87,6 +92,9 @@ def train(module, images, validation, settings, rate=None, after_step=None, pena
     penalty : callable or None, default=None
         Function from the images of a step, after the network's forward pass on them, to a
         term added to the loss.
+    others : sequence, default=()
+        Other networks, or objects with ``state_dict`` and ``load_state_dict``, that change
+        meanwhile, for the journal of the fit.
 
     Returns
     -------
@@ -95,15 +103,26 @@ def train(module, images, validation, settings, rate=None, after_step=None, pena
     """
     if rate is None:
         rate = make_schedule(settings, count_steps(images, settings))
-    callbacks = _callbacks(settings, validation, rate, after_step)
+    entry, modules = open_entry(settings.max_epochs), (module, *others)
+    state = None if entry is None else entry.state
+    if state is not None and entry.has_ended:
+        restore_modules(modules, state)
+        return make_net(module, settings, history=state["history"])
+    callbacks = [*_callbacks(settings, validation, rate, after_step)]
+    if entry is not None:
+        callbacks.append(Keeper(entry, modules))
     net = make_net(module, settings, callbacks, penalty=penalty)
-    net.warm_up(images)
+    if state is None:
+        net.warm_up(images)
+    resume = None if state is None else partial(restore, net, modules, state)
     try:
-        history = net.run(images, validation).history
+        history = net.run(images, validation, resume=resume).history
     except KeyboardInterrupt as error:  # for those who keep what the network has learned
         error.net = make_net(module, settings, history=whole_epochs(net.history))
         raise
     module.zero_grad(set_to_none=True)
+    if entry is not None:
+        entry.write(describe(net, modules), has_ended=True)
     return make_net(module, settings, history=history)
 
 

@@ -38,7 +38,7 @@ from sklearn_rrr.backbones.resnet import TORCHVISION
 from sklearn_rrr.classifiers import base
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.search.block_search import BlockSearch
-from sklearn_rrr.search.checkpoints import CheckpointFolder
+from sklearn_rrr.training.checkpoints import CheckpointFolder
 
 COLUMNS = ["blocks", "score", "score_std", "parameters", "macs", "latency_ms", "seconds"]
 COLUMNS += ["epochs", "kept", "control", "pareto"]

@@ -1,0 +1,220 @@
+"""Journal of a long fit, with which it goes on where it was killed.
+
+A fit is a sequence of trainings, separated by work that gives the same result again. The journal
+stores the end of each training, and the state of the current one after each epoch. A fit that is
+repeated with a journal skips what is done. Trainings find the journal of the fit around them by
+themselves, so that estimators inside others need not know of it.
+"""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from skorch.callbacks import Callback, LRScheduler, PassthroughScoring
+from skorch.history import History
+
+from sklearn_rrr.training.callbacks import AfterStep, EarlyStopping, WeightAveraging
+from sklearn_rrr.training.checkpoints import CheckpointFolder, digest_search, locked
+
+_current = ContextVar("journal", default=None)
+# What callbacks remember from one epoch to the next.
+REMEMBERED = {
+    EarlyStopping: ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_"),
+    PassthroughScoring: ("best_score_",),
+    AfterStep: ("n_steps_",),
+}
+UNIMPORTANT = ("checkpoint_dir", "device", "verbose", "random_state")
+
+
+@contextmanager
+def journaling(checkpoint_dir, estimator, images, random_state):
+    """Keep a journal of the fit inside the block; delete it when the fit has ended.
+
+    Parameters
+    ----------
+    checkpoint_dir : path or None
+        Folder of the journal. None keeps none. Inside another fit, it is ignored.
+    estimator : estimator
+        Its parameters identify the fit.
+    images : LabelledSet
+        All images of the fit.
+    random_state : int, RandomState instance or None
+        As before a seed was drawn from it.
+
+    Raises
+    ------
+    ValueError
+        If the folder contains the journal of another fit, is in use, or is damaged.
+    """
+    if checkpoint_dir is None or _current.get() is not None:
+        yield
+        return
+    folder = Path(checkpoint_dir)
+    with locked(folder):
+        token = _current.set(Journal(folder, _identify(estimator, images, random_state)))
+        try:
+            yield
+        finally:
+            _current.reset(token)
+        for path in folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
+
+
+def _identify(estimator, images, random_state):
+    """Return the digest of each parameter, and of X, y and the weights, by name."""
+    values = estimator.get_params()
+    values = {k: v for k, v in values.items() if k.split("__")[-1] not in UNIMPORTANT}
+    values |= {"random_state": random_state}
+    for name, value in values.items():
+        if isinstance(value, FrozenEstimator):
+            values[name] = _read_module(value)
+        elif isinstance(value, (str, Path)) and name.endswith("weights") and Path(value).is_file():
+            values[name] = np.fromfile(value, dtype=np.uint8)
+    digests = {name: digest_search({name: value}, "") for name, value in values.items()}
+    return digests | images.fingerprints()
+
+
+def _read_module(frozen):
+    """Return the class and the weights of a fitted estimator."""
+    inner = frozen.estimator
+    inner = getattr(inner, "estimator_", inner)
+    state = inner.module_.state_dict() if hasattr(inner, "module_") else {}
+    return [type(inner).__name__, {k: v.cpu().numpy() for k, v in state.items()}]
+
+
+def settle_seed(seed):
+    """Return a seed that was drawn, or the one that the interrupted fit drew in its place."""
+    journal = _current.get()
+    return seed if journal is None else journal.settle_seed(seed)
+
+
+def open_entry(max_epochs):
+    """Return the Entry of the training that begins now; None without a journal or an epoch."""
+    journal = _current.get()
+    return None if journal is None or not max_epochs else journal.open_entry()
+
+
+class Journal:
+    """Seeds and trainings of one fit, in a folder.
+
+    Parameters
+    ----------
+    folder : path
+    identity : dict of str to str
+        Digests of all that determines the result, by name.
+    """
+
+    def __init__(self, folder, identity):
+        self.folder = CheckpointFolder(folder, {"identity": identity, "seeds": [], "ended": 0})
+        known = self.folder.record["identity"]
+        if changed := [k for k in {**known, **identity} if known.get(k) != identity.get(k)]:
+            raise ValueError(
+                f"`checkpoint_dir`={str(folder)!r} contains an unfinished fit with another "
+                f"{', '.join(changed)}. Repeat that fit, use another folder, or delete this one."
+            )
+        self.n_seeds = self.n_entries = 0
+        self.folder.write_record()
+
+    def settle_seed(self, seed):
+        seeds = self.folder.record["seeds"]
+        if self.n_seeds == len(seeds):
+            seeds.append(seed)
+            self.folder.write_record()
+        self.n_seeds += 1
+        return seeds[self.n_seeds - 1]
+
+    def open_entry(self):
+        self.n_entries += 1
+        return Entry(self.folder, self.n_entries - 1)
+
+
+class Entry:
+    """One training in a journal.
+
+    Attributes
+    ----------
+    state : dict or None
+        What :meth:`write` stored last; None if the training did not finish its first epoch.
+    has_ended : bool
+    """
+
+    def __init__(self, folder, index):
+        self.folder, self.index = folder, index
+        self.name = folder.record.get("current", {}).get(str(index))
+        self.has_ended = index < folder.record["ended"]
+        self.state = None if self.name is None else folder.load(self.name)
+
+    def write(self, state, has_ended=False):
+        """Store a state, then delete the one before."""
+        epoch = len(state["history"])
+        before, self.name = self.name, f"training_{self.index}_{epoch}{'_end' * has_ended}"
+        self.folder.save(self.name, state)
+        self.folder.record.setdefault("current", {})[str(self.index)] = self.name
+        self.folder.record["ended"] = self.index + has_ended
+        self.folder.write_record()
+        if before not in (None, self.name):
+            self.folder.drop([before])
+
+
+class Keeper(Callback):
+    """Write the state of a training into its Entry after each epoch; it is the last callback.
+
+    Parameters
+    ----------
+    entry : Entry
+    modules : sequence
+        The network, and whatever else the training changes, with ``state_dict`` and
+        ``load_state_dict``.
+    """
+
+    def __init__(self, entry, modules):
+        self.entry, self.modules = entry, modules
+
+    def on_epoch_end(self, net, **_):
+        self.entry.write(describe(net, self.modules))
+
+
+def describe(net, modules):
+    """Return all that the next epochs of a training depend on."""
+    rows = [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
+    remembered = {}
+    for name, callback in net.callbacks_:
+        if isinstance(callback, LRScheduler):
+            remembered[name] = callback.lr_scheduler_.last_epoch
+        for kind, names in REMEMBERED.items():
+            if isinstance(callback, kind):
+                remembered[name] = {n: getattr(callback, n) for n in names if hasattr(callback, n)}
+    return {
+        "modules": [module.state_dict() for module in modules],
+        "frozen": [getattr(module, "frozen_names", None) for module in modules],
+        "optimizer": net.optimizer_.state_dict(),
+        "averages": [average.state_dict() for average in net.averages],
+        "history": rows,
+        "callbacks": remembered,
+    }
+
+
+def restore(net, modules, state):
+    """Bring a net, after its training has begun, into a state that :func:`describe` returned."""
+    restore_modules(modules, state)
+    net.optimizer_.load_state_dict(state["optimizer"])
+    net.history_ = History({**row, "batches": []} for row in state["history"])
+    for name, callback in net.callbacks_:
+        known = state["callbacks"].get(name)
+        if isinstance(callback, LRScheduler):
+            callback.lr_scheduler_.last_epoch = known
+        elif known is not None:
+            vars(callback).update(known)
+        if isinstance(callback, WeightAveraging) and state["averages"]:
+            callback.begin(net).load_state_dict(state["averages"][0])
+
+
+def restore_modules(modules, state):
+    """Load weights and statistics, and freeze what was frozen."""
+    for module, content, frozen in zip(modules, state["modules"], state["frozen"], strict=True):
+        module.load_state_dict(content)
+        if getattr(module, "frozen_names", None) != frozen:
+            module.hold(frozen)

@@ -1,0 +1,150 @@
+"""A fit that is killed goes on where it was, and ends in the same model."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from sklearn_rrr import (
+    BasisScalingPruner,
+    ChannelPruner,
+    ElementPruner,
+    FineTuningClassifier,
+    LastLayerClassifier,
+    NetTailorClassifier,
+    ProgressiveKernelPruner,
+)
+from sklearn_rrr.training.branch_net import BranchNet
+
+
+@pytest.fixture
+def makers(small, weights):
+    common = {"weights": weights, "image_size": 16, "max_epochs": 3, "random_state": 0}
+    plain = {"n_branches": 2, "max_epochs": 3, "augmentation": "geometric"}
+    tailor = {"n_removed": [1, 2], "epochs_per_step": 1, "tolerance": 1.0}
+    return {
+        "averaged": lambda **k: small(**plain, ema_epochs=2, dropout=0.2, **k),
+        "unseeded": lambda **k: small(**plain, **k).set_params(random_state=None),
+        "schedule": lambda **k: small(**plain, lr_schedule="cosine", optimizer="sgd", **k),
+        "early": lambda **k: small(
+            **plain, early_stopping=True, validation_fraction=0.3, patience=1, **k
+        ),
+        "snapshot": lambda **k: small(**plain | {"max_epochs": 4}, ensemble="snapshot", **k),
+        "fge": lambda **k: small(**plain | {"max_epochs": 4}, ensemble="fge", trainable="all", **k),
+        "bagging": lambda **k: small(**plain, ensemble="bagging", sampling="independent", **k),
+        "last layer": lambda **k: LastLayerClassifier("tiny", **common, **k),
+        "fine-tuning": lambda **k: FineTuningClassifier("tiny", **common, **k),
+        "tailor": lambda **k: NetTailorClassifier(
+            "tiny", **common | {"max_epochs": 2}, **tailor, **k
+        ),
+        "channels": lambda **k: ChannelPruner(
+            small(**plain | {"max_epochs": 2}), epochs_per_step=1, n_steps=2, **k
+        ),
+        "elements": lambda **k: ElementPruner(
+            small(**plain | {"max_epochs": 1}), epochs_per_step=1, n_steps=2, **k
+        ),
+        "kernels": lambda **k: ProgressiveKernelPruner(
+            small(**plain | {"max_epochs": 1}), epochs_per_step=1, **k
+        ),
+        "chain": lambda **k: BasisScalingPruner(
+            small(**plain | {"max_epochs": 1}),
+            epochs_per_step=1,
+            then=ChannelPruner(epochs_per_step=1, n_steps=1),
+            **k,
+        ),
+    }
+
+
+NAMES = [
+    *("averaged", "unseeded", "schedule", "early", "snapshot", "fge", "bagging", "last layer"),
+    *("fine-tuning", "tailor", "channels", "elements", "kernels", "chain"),
+]
+
+
+class Killed(BaseException):
+    """What ends a process at once; no code of the package catches it."""
+
+
+def kill_at(monkeypatch, step):
+    """Let the training die in a step. Counted are all steps since the call."""
+    original, steps = BranchNet.train_step_single, []
+
+    def count(net, batch, **fit_params):
+        steps.append(1)
+        if len(steps) == step:
+            raise Killed
+        return original(net, batch, **fit_params)
+
+    monkeypatch.setattr(BranchNet, "train_step_single", count)
+    return steps
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_killed_and_repeated_is_the_same(makers, digits, tmp_path, monkeypatch, name):
+    X, y = digits
+    journal = tmp_path / "journal"
+    if name != "unseeded":
+        expected = makers[name]().fit(X, y).predict_proba(X)
+    with monkeypatch.context() as patch:
+        steps = kill_at(patch, None)
+        makers[name](checkpoint_dir=tmp_path / "whole").fit(X, y)
+    assert not (tmp_path / "whole" / "record.json").exists()
+    total, killed = len(steps), 0
+    for share in (0.1, 0.45, 0.6, 0.95):  # of what is left; then it goes on
+        with monkeypatch.context() as patch:
+            kill_at(patch, max(1, int(share * total)))
+            try:
+                clf = makers[name](checkpoint_dir=journal).fit(X, y)
+            except Killed:
+                killed += 1
+                assert (journal / "record.json").exists()
+            else:
+                break
+    clf = makers[name](checkpoint_dir=journal).fit(X, y)
+    assert killed
+    assert [path.name for path in journal.iterdir() if path.name != "lock"] == []
+    if name != "unseeded":
+        np.testing.assert_array_equal(clf.predict_proba(X), expected)
+
+
+@pytest.fixture
+def interrupted(small, digits, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 7)
+        clf = small(max_epochs=9, batch_size=60, checkpoint_dir=tmp_path)
+        with pytest.raises(Killed):
+            clf.fit(*digits)
+    return clf
+
+
+def test_another_fit_is_refused_by_name(interrupted, digits):  # fault 44
+    X, y = digits
+    other = y.copy()
+    other[0] = (y[0] + 1) % 4
+    for name, fit in {
+        "learning_rate": lambda: clone(interrupted).set_params(fine_tuning__learning_rate=0.5),
+        "batch_size": lambda: clone(interrupted).set_params(batch_size=31),
+        "random_state": lambda: clone(interrupted).set_params(random_state=77),
+    }.items():
+        pattern = "fine_tuning" if name == "learning_rate" else name
+        with pytest.raises(ValueError, match=f"unfinished fit with another .*{pattern}"):
+            fit().fit(X, y)
+    with pytest.raises(ValueError, match="unfinished fit with another y"):
+        interrupted.fit(X, other)
+    with pytest.raises(ValueError, match="unfinished fit with another X"):
+        interrupted.fit(255 - X, y)
+    interrupted.set_params(verbose=0, device="cpu").fit(X, y)
+
+
+@pytest.mark.parametrize("spoil", ["edit", "swap", "truncate", "delete"])
+def test_spoilt_journals_are_refused(interrupted, digits, tmp_path, spoil):  # fault 81
+    (file,) = tmp_path.glob("*.joblib")
+    if spoil == "edit":
+        record = tmp_path / "record.json"
+        record.write_text(record.read_text().replace('"ended": 0', '"ended": 1'))
+    elif spoil == "delete":
+        file.unlink()
+    else:
+        content = file.read_bytes()
+        file.write_bytes(content[:-9] if spoil == "truncate" else content[::-1])
+    with pytest.raises(ValueError, match="is damaged or missing"):
+        interrupted.fit(*digits)
