@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -43,6 +44,9 @@ def read_weights(path):
         if path.suffix == ".safetensors":
             return load(path.read_bytes())  # memory-mapped, a file that shrinks would crash
         content = io.BytesIO(path.read_bytes())
+        if zipfile.is_zipfile(content) and (bad := zipfile.ZipFile(content).testzip()):
+            raise ValueError(f"the checksum of {bad} is wrong")
+        content.seek(0)
         state = torch.load(content, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a valid safetensors file: {error}") from error

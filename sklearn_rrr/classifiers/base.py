@@ -11,6 +11,8 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import sklearn
+import torch
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -29,6 +31,9 @@ from sklearn_rrr.networks.costs import count_parameters
 from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.journal import journaling, settle_seed
 from sklearn_rrr.training.loop import make_net, train
+
+VERSIONS = {"sklearn_rrr": __version__, "torch": torch.__version__.split("+")[0]}
+VERSIONS["scikit-learn"] = sklearn.__version__
 
 
 def _trains_on(estimator):
@@ -391,7 +396,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         state.pop("_folded", None)
         if "module_" in state:
             state["module_"] = copy.deepcopy(self.module_).cpu()
-        return {**state, "_version": __version__}
+        return {**state, "_versions": VERSIONS}
 
     def _state_without_code(self):
         """Return the state without augmentations, which may be functions.
@@ -405,11 +410,16 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         return state
 
     def __setstate__(self, state):
-        version = state.pop("_version", "unknown")
-        if version != __version__:
+        saved = state.pop("_versions", {})
+        others = [
+            f"{name} {saved.get(name, 'of unknown version')} (now {version})"
+            for name, version in VERSIONS.items()
+            if saved.get(name) != version
+        ]
+        if others:
             warnings.warn(
-                f"This {type(self).__name__} was saved by sklearn_rrr {version} and is loaded by "
-                f"{__version__}; it may fail, or its predictions may differ.",
+                f"This {type(self).__name__} was saved with {', '.join(others)}; it may fail, or "
+                "its predictions may differ.",
                 stacklevel=2,
             )
         super().__setstate__(state)

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -181,7 +182,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("form", ["zip.pth", "legacy.pth", "raw.pt", "raw.safetensors"])
-def test_malicious_pickle_is_not_executed(state, tmp_path, monkeypatch, form):
+def test_malicious_pickle_is_not_executed(state, tmp_path, monkeypatch, form):  # fault 56
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # must not weaken us
     marker, path = tmp_path / "marker", tmp_path / form
     content = state | {"conv1.weight": Malicious(marker)}
@@ -284,7 +285,7 @@ def test_download_once_then_cache(state, published, entry):
     assert sorted(cache.parent.iterdir()) == [cache, pin_of(cache)]
 
 
-def test_offline_and_uncached_says_both_ways_out(published):
+def test_offline_and_uncached_says_both_ways_out(published):  # fault 54
     source, cache = published
     source.unlink()
     with pytest.raises(ValueError, match="not cached and could not be downloaded") as error:
@@ -294,7 +295,7 @@ def test_offline_and_uncached_says_both_ways_out(published):
     assert list(cache.parent.iterdir()) == []
 
 
-def test_wrong_download_is_not_kept(published):
+def test_wrong_download_is_not_kept(published):  # fault 55
     source, cache = published
     source.write_bytes(b"<!DOCTYPE html><html>sign in</html>")
     with pytest.raises(ValueError, match=r"is damaged .*Nothing was saved"):
@@ -304,7 +305,7 @@ def test_wrong_download_is_not_kept(published):
 
 @pytest.mark.parametrize("pinned", [True, False])
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-100], lambda raw: b"<html>", lambda raw: b""])
-def test_damaged_cache_is_not_used(published, damage, pinned):
+def test_damaged_cache_is_not_used(published, damage, pinned):  # fault 55
     _, cache = published
     load_backbone("tiny")
     cache.write_bytes(damage(cache.read_bytes()))
@@ -325,6 +326,27 @@ def test_cache_must_match_the_pinned_hash_in_full_and_the_name(published):
     pin_of(cache).write_text(other)
     with pytest.raises(ValueError, match=f"{other}, which should begin with {right[:8]}:"):
         load_backbone("tiny")
+
+
+@pytest.mark.parametrize("pin", ["", "no digits", "0" * 63, "0" * 65, "g" * 64])
+def test_a_malformed_pin_does_not_switch_the_check_off(published, pin):  # fault 80
+    _, cache = published
+    load_backbone("tiny")
+    pin_of(cache).write_text(pin)
+    with pytest.raises(ValueError, match=r"does not contain a SHA-256.*Delete it if you trust"):
+        load_backbone("tiny")
+
+
+def test_a_download_that_stalls_ends(published, monkeypatch):  # fault 80
+    """A server that accepts the connection and says nothing."""
+    source, _ = published
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/{source.name}"
+        monkeypatch.setattr(weights, "_torchvision_weights", lambda name: {"IMAGENET1K_V1": url})
+        monkeypatch.setattr(weights, "PATIENCE", 0.3)
+        with pytest.raises(ValueError, match=r"could not be downloaded from .*timed out"):
+            load_backbone("tiny")
+    assert socket.getdefaulttimeout() is None
 
 
 def test_cache_that_cannot_be_pinned_still_works(state, published, monkeypatch):

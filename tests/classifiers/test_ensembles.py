@@ -292,7 +292,7 @@ def test_factors_of_own_strategies_are_checked(small, digits, factors):
         small(ensemble=Own()).fit(*digits)
 
 
-def test_fewer_steps_than_cycles(small, digits):
+def test_fewer_steps_than_cycles(small, digits):  # fault 53
     clf = small(ensemble="fge", n_branches=8, max_epochs=1)
     with pytest.raises(ValueError, match=r"8 fast geometric cycles need 16 .* there are 8.*epochs"):
         clf.fit(*digits)

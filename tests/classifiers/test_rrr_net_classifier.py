@@ -12,7 +12,7 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GridSearchCV, train_test_split
 
 from sklearn_rrr import (
     FineTuning,
@@ -25,6 +25,7 @@ from sklearn_rrr.backbones.bottleneck import Bottleneck
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.backbones.resnet import TORCHVISION, make_resnet
+from sklearn_rrr.classifiers import base
 
 
 def test_attributes(small, digits):
@@ -436,11 +437,38 @@ def test_device_that_is_gone_falls_back_to_the_cpu(small, digits):  # fault 59
         np.testing.assert_array_equal(clf.predict_proba(digits[0]), expected)
 
 
-def test_other_version_warns(small, digits, monkeypatch):  # fault 60
+@pytest.mark.parametrize("name", ["sklearn_rrr", "torch", "scikit-learn"])
+def test_other_versions_warn(small, digits, monkeypatch, name):  # faults 60 and 84
     saved = pickle.dumps(small().fit(*digits))
-    monkeypatch.setattr("sklearn_rrr.classifiers.base.__version__", "99.0")
-    with pytest.warns(UserWarning, match=r"saved by sklearn_rrr 0.* and is loaded by 99.0"):
+    monkeypatch.setitem(base.VERSIONS, name, "99.0")
+    with pytest.warns(UserWarning, match=rf"saved with {name} \d.* \(now 99.0\); it may fail"):
         assert pickle.loads(saved).predict(digits[0]).shape == (120,)
+
+
+def test_numpy_scalars_are_parameters(digits, weights):  # fault 71
+    """As grids and cv_results_ contain them."""
+    clf = RRRNetClassifier(
+        np.str_("tiny"),
+        weights=weights,
+        blocks=np.array([1, 1, 1, 1]),
+        n_branches=np.int64(2),
+        split_at=np.str_("conv4_x"),
+        ensemble=np.str_("naive"),
+        fine_tuning=np.str_("one_pass"),
+        early_stopping=np.False_,
+        image_size=np.int32(16),
+        batch_size=np.int64(16),
+        precision=np.str_("fp32"),
+        on_bad_file=np.str_("raise"),
+        validation_fraction=np.float64(0.2),
+        verbose=np.bool_(False),
+        random_state=np.int64(0),
+    )
+    assert clf.fit(*digits).blocks_ == (1, 1, 1, 1)
+    tuning = FineTuning(dropout=np.float32(0.1), cache_features=np.True_, split=np.str_("aligned"))
+    clf.set_params(fine_tuning=tuning, max_epochs=np.int64(1)).fit(*digits)
+    grid = {"n_branches": np.array([1, 2]), "early_stopping": np.array([False])}
+    GridSearchCV(clf, grid, cv=2).fit(*digits)
 
 
 def test_balanced_weights_need_all_images(small, digits):

@@ -74,6 +74,13 @@ def test_paths(X):
     assert sort_input(X) == ("items", PATHS)
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_with_a_column_of_paths_names_it(library):  # fault 72
+    frame = pytest.importorskip(library).DataFrame({"size": [1, 2], "file": ["a.png", "b.png"]})
+    with pytest.raises(ValueError, match=r"'file' contains images or paths.*X\['file'\]"):
+        sort_input(frame)
+
+
 @pytest.mark.parametrize(
     "X",
     [

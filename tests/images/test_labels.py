@@ -6,12 +6,37 @@ import pytest
 import torch
 from sklearn.exceptions import DataConversionWarning
 
+from sklearn_rrr.images.labels import encode_labels
+
 
 def assert_refused(estimator, X, y, message, kind=ValueError):
     """Assert that fit refuses, before any epoch."""
     with pytest.raises(kind, match=message):
         estimator.fit(X, y)
     assert not hasattr(estimator, "module_")
+
+
+def test_labels_of_variable_length_strings():  # fault 72
+    y = np.array(["ab", "c", "ab"], dtype=np.dtypes.StringDType())
+    classes, labels = encode_labels(y)
+    assert classes.tolist() == ["ab", "c"]
+    assert classes.dtype.kind == "U"
+    assert labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([1, "a", 1], "labels of several types"),
+        (np.array([1, "a", 1], dtype=object), "labels of several types"),
+        ([[0], [1, 2], [0]], "lists of different lengths"),
+        ([[0, 1], [1, 1], [0, 1]], "1d array"),
+        ([0, None, 1], "NaN or None"),
+    ],
+)
+def test_labels_that_cannot_be_used(y, message):  # fault 72
+    with pytest.raises(ValueError, match=message):
+        encode_labels(y)
 
 
 @pytest.mark.parametrize(
@@ -120,5 +145,5 @@ def test_bad_sample_weight(small, digits, weight, message):
         (2, 'must be "balanced", a dict or None; got 2', TypeError),
     ],
 )
-def test_bad_class_weight(small, digits, weight, message, kind):
+def test_bad_class_weight(small, digits, weight, message, kind):  # fault 24
     assert_refused(small(class_weight=weight), *digits, message, kind)

@@ -243,7 +243,7 @@ def largest_in(error):
 @pytest.mark.parametrize(
     ("block", "planes"), [(BasicBlock, (6, 4, 15, 15)), (Bottleneck, (8, 8, 8, 8))]
 )
-def test_too_many_branches_name_the_largest_possible(block, planes, offset, split_at):
+def test_too_many_branches_name_the_largest_possible(block, planes, offset, split_at):  # fault 52
     backbone = make_resnet("b", block, SMALLEST, planes)
     options = {"split_at": split_at, "width_offset": offset}
     with pytest.raises(ValueError, match=rf"=256 .* of 'b' .* split at '{split_at}'") as error:

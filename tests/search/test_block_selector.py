@@ -390,7 +390,7 @@ print(len(calls), selector.results_.score.tolist(), selector.predict_proba(X[:6]
 
 
 @pytest.mark.slow
-def test_resumes_in_another_process(digits, tmp_path):
+def test_resumes_in_another_process(digits, tmp_path):  # fault 50
     """Functions, a shuffling splitter without a seed, a RandomState; the refit counts, too."""
     np.save(tmp_path / "images.npy", digits[0][:40])
     script = SCRIPT.format(
