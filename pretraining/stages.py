@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Subset
 
 from pretraining.synthesis import SyntheticImages
 from sklearn_rrr._files import write_atomically
-from sklearn_rrr.training.devices import seeded, use_bf16
+from sklearn_rrr._surroundings import seeded
+from sklearn_rrr.training.devices import use_bf16
 
 LOG = logging.getLogger("pretraining")
 DRAW_BATCH = 128

@@ -8,6 +8,7 @@ numbers come from generators of our own, so fits in several threads repeat.
 import os
 import threading
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -19,7 +20,19 @@ DRAWS = frozenset((
     "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_",
     "sparse_", "rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial",
 ))  # fmt: skip
-_global_draws = threading.Lock()
+_global_draws = threading.RLock()
+_default = SimpleNamespace(lock=threading.Lock(), n_users=0, before=None)
+
+
+def _renew_locks():
+    """Replace the locks in a forked process, as threads that hold them do not exist there."""
+    global _global_draws
+    _global_draws = threading.RLock()
+    _default.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 @contextmanager
@@ -45,10 +58,26 @@ def shielded():
                 torch.set_autocast_cache_enabled(False)
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if (dtype := torch.get_default_dtype()) != torch.float32:
-            stack.callback(torch.set_default_dtype, dtype)
-            torch.set_default_dtype(torch.float32)
+        stack.enter_context(_default_float32())
         yield
+
+
+@contextmanager
+def _default_float32():
+    """Set the default dtype of the process, until the last thread has left the block."""
+    with _default.lock:
+        if not _default.n_users:
+            _default.before = torch.get_default_dtype()
+            if _default.before != torch.float32:
+                torch.set_default_dtype(torch.float32)
+        _default.n_users += 1
+    try:
+        yield
+    finally:
+        with _default.lock:
+            _default.n_users -= 1
+            if not _default.n_users and _default.before != torch.float32:
+                torch.set_default_dtype(_default.before)
 
 
 class drawing(TorchFunctionMode):
@@ -88,6 +117,9 @@ class Dropout(nn.Dropout):
     """Dropout whose generator can be set; None is torch's global one."""
 
     generator = None
+
+    def __getstate__(self):
+        return {k: v for k, v in super().__getstate__().items() if k != "generator"}
 
     def forward(self, x):
         if not self.training or self.generator is None or not self.p:

@@ -1,5 +1,6 @@
 """Parameter checks whose errors give the name, the rule, the value and the cure."""
 
+import os
 from numbers import Integral, Real
 
 import numpy as np
@@ -52,6 +53,16 @@ def check_bool(name, value):
     if not isinstance(value, (bool, np.bool_)):
         raise _error(TypeError, name, "True or False", value, "")
     return bool(value)
+
+
+def check_folder(name, value):
+    """Raise unless `value` is None or the path of a folder, which need not exist."""
+    if value is None:
+        return
+    if not isinstance(value, (str, os.PathLike)):
+        raise _error(TypeError, name, "a folder or None", value, "")
+    if os.path.exists(value) and not os.path.isdir(value):
+        raise _error(ValueError, name, "a folder or None", value, "This is a file.")
 
 
 def find_invalid(module):

@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from sklearn_rrr._validation import check_choice, check_int, check_real, plain, resolve_device
+from sklearn_rrr._validation import (
+    check_choice,
+    check_folder,
+    check_int,
+    check_real,
+    plain,
+    resolve_device,
+)
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS, NONE, FineTuning
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.images.augmentation import GEOMETRIC, PaperAugmentation, PerImage
@@ -86,6 +93,7 @@ class ClassifierParameters(BaseEstimator):
         check_choice("precision", self.precision, PRECISIONS)
         if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)
+        check_folder("checkpoint_dir", self.checkpoint_dir)
         resolve_device(self.device)
 
     def _given_tuning(self):

@@ -116,6 +116,9 @@ def settle_levels(spans, fitted=None):
         else:
             scale = _follow(high, is_float, scale)
     if deep:
+        if fitted is not None and deep_scale is None:
+            deep_scale = DEEP[-1]  # not by the images of one call
+            _warn_of_depth(deep_scale, "fit saw none of them")
         deep_scale = _settle_deep(max(s.high for s in deep), deep_scale)
     return WhiteLevels(scale, deep_scale)
 
@@ -158,17 +161,21 @@ def _follow(high, is_float, scale):
 def _settle_deep(high, scale):
     if scale is None:
         scale = next(level for level in DEEP if high <= level)
-        warnings.warn(
-            f"16-bit pixels are divided by {scale}, by their largest value; if their white level "
-            "is another one, divide them yourself.",
-            stacklevel=2,
-        )
+        _warn_of_depth(scale, "by their largest value")
     if high > scale:
         raise ValueError(
             f"X has 16-bit pixels up to {high:g}, but the estimator was fitted on pixels in "
             f"[0, {scale:g}]. Divide both by their white level."
         )
     return scale
+
+
+def _warn_of_depth(scale, reason):
+    warnings.warn(
+        f"16-bit pixels are divided by {scale}, {reason}; if their white level is another one, "
+        "divide them yourself.",
+        stacklevel=2,
+    )
 
 
 def _warn(scale):

@@ -39,11 +39,11 @@ def encode_labels(y, classes=None):
         check_array(y, ensure_2d=False, dtype=None, input_name="y")
     if pd.isna(y).any():
         raise ValueError("Input y contains NaN or None; every image needs a label.")
-    check_classification_targets(y)
     try:
         found = np.unique(y, return_inverse=True)
     except TypeError as error:
         raise ValueError(MIXED) from error
+    check_classification_targets(y)
     if classes is None:
         return found
     classes = np.unique(classes)

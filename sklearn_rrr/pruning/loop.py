@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklearn_rrr._surroundings import shielded
-from sklearn_rrr._validation import check_choice, check_int, check_real, plain
+from sklearn_rrr._validation import check_choice, check_folder, check_int, check_real, plain
 from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
 from sklearn_rrr.images.forms import find_labels
@@ -89,6 +89,7 @@ class PruningLoop(ImageMetaClassifier):
                     f"`tolerance`={self.tolerance!r} needs images to score on; got "
                     "`validation_fraction`=None. Use for example 0.2."
                 )
+        check_folder("checkpoint_dir", self.checkpoint_dir)
         if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)
 

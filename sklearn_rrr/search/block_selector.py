@@ -6,7 +6,6 @@ cross-validation.
 """
 
 import copy
-import os
 import tempfile
 from contextlib import contextmanager
 from dataclasses import fields
@@ -17,12 +16,20 @@ from sklearn.base import clone
 from sklearn.utils import check_consistent_length, check_random_state
 
 from sklearn_rrr._surroundings import shielded
-from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real, plain
+from sklearn_rrr._validation import (
+    check_bool,
+    check_choice,
+    check_folder,
+    check_int,
+    check_real,
+    plain,
+)
 from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
 from sklearn_rrr.search.block_search import BlockSearch, SearchSettings
 from sklearn_rrr.training.checkpoints import CheckpointFolder, digest_search, locked
+from sklearn_rrr.training.journal import is_journaled
 
 ORDERS = ("sequential", "cyclic")
 CHOICES = ("score", "pareto")
@@ -178,15 +185,7 @@ class BlockSelector(ImageMetaClassifier):
                 check_real(name, getattr(self, name), 0, open_low=True)
         if self.max_blocks is not None:
             check_int("max_blocks", self.max_blocks, 4, hint="Each phase has at least one.")
-        if self.checkpoint_dir is not None:
-            if not isinstance(self.checkpoint_dir, (str, os.PathLike)):
-                raise TypeError(
-                    f"`checkpoint_dir` must be a folder or None; got {self.checkpoint_dir!r}."
-                )
-            if Path(self.checkpoint_dir).is_file():
-                raise ValueError(
-                    f"`checkpoint_dir`={self.checkpoint_dir!r} is a file; name a folder."
-                )
+        check_folder("checkpoint_dir", self.checkpoint_dir)
         check_scoring_parameter(self.scoring)
         if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)
@@ -271,7 +270,7 @@ class BlockSelector(ImageMetaClassifier):
         rng = check_random_state(seeded_by.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
         record = {"seeds": seeds, "costs": {}, "steps": {}}
-        if self.checkpoint_dir is None:
+        if self.checkpoint_dir is None or is_journaled():
             with tempfile.TemporaryDirectory(prefix="sklearn_rrr-") as folder:
                 yield CheckpointFolder(folder, record)
             return

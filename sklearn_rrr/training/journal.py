@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+import joblib
 import numpy as np
+import torch
 from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import Callback, LRScheduler, PassthroughScoring
 from skorch.history import History
@@ -51,16 +53,22 @@ def journaling(checkpoint_dir, estimator, images, random_state):
     if checkpoint_dir is None or _current.get() is not None:
         yield
         return
-    folder = Path(checkpoint_dir)
+    folder = Path(checkpoint_dir) / "fit"  # the user's folder may contain other files
     with locked(folder):
         token = _current.set(Journal(folder, _identify(estimator, images, random_state)))
         try:
             yield
         finally:
             _current.reset(token)
-        for path in folder.iterdir():
-            if path.name != "lock":
-                path.unlink()
+        # The record first: a journal without a record is none, if the process dies meanwhile.
+        (folder / "record.json").unlink()
+        for path in folder.glob("training_*.joblib"):
+            path.unlink()
+
+
+def is_journaled():
+    """Tell whether a fit around this code keeps a journal."""
+    return _current.get() is not None
 
 
 def _identify(estimator, images, random_state):
@@ -74,7 +82,8 @@ def _identify(estimator, images, random_state):
         elif isinstance(value, (str, Path)) and name.endswith("weights") and Path(value).is_file():
             values[name] = np.fromfile(value, dtype=np.uint8)
     digests = {name: digest_search({name: value}, "") for name, value in values.items()}
-    return digests | images.fingerprints()
+    kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
+    return {"class": kind, "torch": torch.__version__} | digests | images.fingerprints()
 
 
 def _read_module(frozen):
@@ -91,10 +100,17 @@ def settle_seed(seed):
     return seed if journal is None else journal.settle_seed(seed)
 
 
-def open_entry(max_epochs):
+def open_entry(settings, modules, n_images):
     """Return the Entry of the training that begins now; None without a journal or an epoch."""
     journal = _current.get()
-    return None if journal is None or not max_epochs else journal.open_entry()
+    if journal is None or not settings.max_epochs:
+        return None
+    sizes = [
+        {k: tuple(v.shape) for k, v in module.state_dict().items() if hasattr(v, "shape")}
+        for module in modules
+    ]
+    numbers = settings.max_epochs, settings.seed, settings.learning_rate, n_images
+    return journal.open_entry(joblib.hash([sizes, numbers]))
 
 
 class Journal:
@@ -126,9 +142,9 @@ class Journal:
         self.n_seeds += 1
         return seeds[self.n_seeds - 1]
 
-    def open_entry(self):
+    def open_entry(self, form):
         self.n_entries += 1
-        return Entry(self.folder, self.n_entries - 1)
+        return Entry(self.folder, self.n_entries - 1, form)
 
 
 class Entry:
@@ -141,17 +157,22 @@ class Entry:
     has_ended : bool
     """
 
-    def __init__(self, folder, index):
-        self.folder, self.index = folder, index
+    def __init__(self, folder, index, form):
+        self.folder, self.index, self.form = folder, index, form
         self.name = folder.record.get("current", {}).get(str(index))
         self.has_ended = index < folder.record["ended"]
         self.state = None if self.name is None else folder.load(self.name)
+        if self.state is not None and self.state["form"] != form:
+            raise ValueError(
+                f"The unfinished fit in {str(folder.folder)!r} took another course: its training "
+                f"{index} is not that of this fit. Delete the folder to start again."
+            )
 
     def write(self, state, has_ended=False):
         """Store a state, then delete the one before."""
         epoch = len(state["history"])
         before, self.name = self.name, f"training_{self.index}_{epoch}{'_end' * has_ended}"
-        self.folder.save(self.name, state)
+        self.folder.save(self.name, {**state, "form": self.form})
         self.folder.record.setdefault("current", {})[str(self.index)] = self.name
         self.folder.record["ended"] = self.index + has_ended
         self.folder.write_record()
@@ -198,8 +219,14 @@ def describe(net, modules):
 
 
 def restore(net, modules, state):
-    """Bring a net, after its training has begun, into a state that :func:`describe` returned."""
-    restore_modules(modules, state)
+    """Bring a net, after its training has begun, into a state that :func:`describe` returned.
+
+    The weights of `modules` must be restored before the training begins, as frozen parts are then
+    folded; what was frozen in the course of the training was not folded.
+    """
+    for module, frozen in zip(modules, state["frozen"], strict=True):
+        if getattr(module, "frozen_names", None) != frozen:
+            module.hold(frozen)
     net.optimizer_.load_state_dict(state["optimizer"])
     net.history_ = History({**row, "batches": []} for row in state["history"])
     for name, callback in net.callbacks_:
@@ -213,8 +240,6 @@ def restore(net, modules, state):
 
 
 def restore_modules(modules, state):
-    """Load weights and statistics, and freeze what was frozen."""
-    for module, content, frozen in zip(modules, state["modules"], state["frozen"], strict=True):
+    """Load weights and statistics."""
+    for module, content in zip(modules, state["modules"], strict=True):
         module.load_state_dict(content)
-        if getattr(module, "frozen_names", None) != frozen:
-            module.hold(frozen)

@@ -103,11 +103,13 @@ def train(
     """
     if rate is None:
         rate = make_schedule(settings, count_steps(images, settings))
-    entry, modules = open_entry(settings.max_epochs), (module, *others)
+    modules = (module, *others)
+    entry = open_entry(settings, modules, len(images))
     state = None if entry is None else entry.state
-    if state is not None and entry.has_ended:
+    if state is not None:
         restore_modules(modules, state)
-        return make_net(module, settings, history=state["history"])
+        if entry.has_ended:
+            return make_net(module, settings, history=state["history"])
     callbacks = [*_callbacks(settings, validation, rate, after_step)]
     if entry is not None:
         callbacks.append(Keeper(entry, modules))

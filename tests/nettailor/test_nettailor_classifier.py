@@ -29,7 +29,7 @@ from sklearn_rrr import (
 )
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.classifiers import ensembles
-from sklearn_rrr.deployment.model_files import read
+from sklearn_rrr.deployment.model_files import make_metadata, read
 from sklearn_rrr.nettailor import nettailor_classifier
 from sklearn_rrr.nettailor.nettailor_classifier import PUBLISHED
 from sklearn_rrr.nettailor.paths import BLOCK
@@ -529,7 +529,8 @@ def test_damaged_files_are_refused(fitted, tmp_path, change):
     content, _ = read(path)
     pairs = dict(content["network"]["arguments"]["dict"]) | change
     content["network"]["arguments"] = {"dict": list(pairs.items())}
-    save_file(load_file(path), path, {"sklearn_rrr": json.dumps(content)})
+    tensors = load_file(path)
+    save_file(tensors, path, make_metadata(json.dumps(content), tensors))
     with pytest.raises(ValueError, match=r"a\.safetensors cannot be loaded"):
         load(path)
 

@@ -1,6 +1,7 @@
 """What all pruners share: steps, scores, ends, files, searches, and what may go wrong."""
 
 import copy
+import json
 import subprocess
 import sys
 
@@ -8,7 +9,6 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn import config_context
 from sklearn.base import clone
@@ -36,6 +36,7 @@ from sklearn_rrr import (
     load,
     save,
 )
+from sklearn_rrr.deployment.model_files import make_metadata, read
 from sklearn_rrr.pruning.base import BasePruner
 from sklearn_rrr.pruning.channel_groups import find_groups
 from sklearn_rrr.pruning.channel_pruner import group_units, rank_units
@@ -147,10 +148,9 @@ def test_damaged_shapes_are_refused(pruned, tmp_path):
     path = tmp_path / "a"
     save(pruned["channel"].estimator_, path)
     tensors = load_file(path)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+    content, _ = read(path)
     tensors["stump.1.weight"] = tensors["stump.1.weight"][:1].clone()
-    save_file(tensors, path, metadata)
+    save_file(tensors, path, make_metadata(json.dumps(content), tensors))
     with pytest.raises(ValueError, match="cannot be loaded"):
         load(path)
 

@@ -1,13 +1,17 @@
 """A fit that is killed goes on where it was, and ends in the same model."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.base import clone
 
 from sklearn_rrr import (
     BasisScalingPruner,
+    BlockSelector,
     ChannelPruner,
     ElementPruner,
+    FineTuning,
     FineTuningClassifier,
     LastLayerClassifier,
     NetTailorClassifier,
@@ -22,6 +26,24 @@ def makers(small, weights):
     plain = {"n_branches": 2, "max_epochs": 3, "augmentation": "geometric"}
     tailor = {"n_removed": [1, 2], "epochs_per_step": 1, "tolerance": 1.0}
     return {
+        **{
+            f"frozen {name}": lambda t=name, **k: small(
+                **plain, trainable=t, norm_warmup_epochs=1, **k
+            )
+            for name in ("branches", "head")
+        },
+        "cached": lambda **k: small(
+            **plain | {"augmentation": "none"}, trainable="branches", head_init="ridge", **k
+        ),
+        "published": lambda **k: small(
+            fine_tuning=FineTuning(trainable="branches", sampling="independent", ema_epochs=2),
+            n_branches=2,
+            max_epochs=3,
+            **k,
+        ),
+        "snapshot of branches": lambda **k: small(
+            **plain | {"max_epochs": 4}, ensemble="snapshot", trainable="branches", **k
+        ),
         "averaged": lambda **k: small(**plain, ema_epochs=2, dropout=0.2, **k),
         "unseeded": lambda **k: small(**plain, **k).set_params(random_state=None),
         "schedule": lambda **k: small(**plain, lr_schedule="cosine", optimizer="sgd", **k),
@@ -55,6 +77,7 @@ def makers(small, weights):
 
 
 NAMES = [
+    *("frozen branches", "frozen head", "cached", "published", "snapshot of branches"),
     *("averaged", "unseeded", "schedule", "early", "snapshot", "fge", "bagging", "last layer"),
     *("fine-tuning", "tailor", "channels", "elements", "kernels", "chain"),
 ]
@@ -87,7 +110,7 @@ def test_killed_and_repeated_is_the_same(makers, digits, tmp_path, monkeypatch, 
     with monkeypatch.context() as patch:
         steps = kill_at(patch, None)
         makers[name](checkpoint_dir=tmp_path / "whole").fit(X, y)
-    assert not (tmp_path / "whole" / "record.json").exists()
+    assert not (tmp_path / "whole" / "fit" / "record.json").exists()
     total, killed = len(steps), 0
     for share in (0.1, 0.45, 0.6, 0.95):  # of what is left; then it goes on
         with monkeypatch.context() as patch:
@@ -96,12 +119,12 @@ def test_killed_and_repeated_is_the_same(makers, digits, tmp_path, monkeypatch, 
                 clf = makers[name](checkpoint_dir=journal).fit(X, y)
             except Killed:
                 killed += 1
-                assert (journal / "record.json").exists()
+                assert (journal / "fit" / "record.json").exists()
             else:
                 break
     clf = makers[name](checkpoint_dir=journal).fit(X, y)
     assert killed
-    assert [path.name for path in journal.iterdir() if path.name != "lock"] == []
+    assert [path.name for path in (journal / "fit").iterdir()] in ([], ["lock"])
     if name != "unseeded":
         np.testing.assert_array_equal(clf.predict_proba(X), expected)
 
@@ -135,11 +158,70 @@ def test_another_fit_is_refused_by_name(interrupted, digits):  # fault 44
     interrupted.set_params(verbose=0, device="cpu").fit(X, y)
 
 
+def test_the_users_own_files_stay(small, digits, tmp_path):
+    for name in ("thesis.tex", "record.json"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "folder").mkdir()
+    small(checkpoint_dir=tmp_path).fit(*digits)
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis.tex", "record.json", "folder", "fit"}
+    assert (tmp_path / "record.json").read_text() == "mine"
+
+
+def test_another_class_is_refused(digits, weights, tmp_path, monkeypatch):
+    form = {"weights": weights, "image_size": 16, "max_epochs": 9, "batch_size": 60}
+    form |= {"checkpoint_dir": tmp_path, "random_state": 0}
+    with monkeypatch.context() as patch:
+        kill_at(patch, 7)
+        with pytest.raises(Killed):
+            LastLayerClassifier("tiny", **form).fit(*digits)
+    with pytest.raises(ValueError, match="unfinished fit with another class"):
+        FineTuningClassifier("tiny", **form).fit(*digits)
+
+
+def test_killed_while_cleaning_up(interrupted, digits, tmp_path, monkeypatch):
+    unlink = Path.unlink
+
+    def kill(path, **options):
+        unlink(path, **options)
+        if path.name == "record.json":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kill)
+        with pytest.raises(Killed):
+            interrupted.fit(*digits)
+    interrupted.fit(*digits)
+
+
+def test_a_selector_inside_a_pruner_leaves_checkpoints_to_it(small, digits, tmp_path, monkeypatch):
+    def make():
+        selector = BlockSelector(
+            small(n_branches=2), epochs_per_step=1, max_blocks=5, checkpoint_dir=tmp_path / "own"
+        )
+        form = {"epochs_per_step": 1, "n_steps": 1, "random_state": 0}
+        return ChannelPruner(selector, checkpoint_dir=tmp_path / "outer", **form)
+
+    expected = make().fit(*digits).predict_proba(digits[0])
+    assert not (tmp_path / "own").exists()
+    with monkeypatch.context() as patch:
+        kill_at(patch, 14)
+        with pytest.raises(Killed):
+            make().fit(*digits)
+    np.testing.assert_array_equal(make().fit(*digits).predict_proba(digits[0]), expected)
+
+
+@pytest.mark.parametrize("value", [5, __file__])
+def test_what_is_no_folder_is_refused(small, digits, value):
+    for estimator in (small(checkpoint_dir=value), ChannelPruner(small(), checkpoint_dir=value)):
+        with pytest.raises((TypeError, ValueError), match="`checkpoint_dir` must be a"):
+            estimator.fit(*digits)
+
+
 @pytest.mark.parametrize("spoil", ["edit", "swap", "truncate", "delete"])
 def test_spoilt_journals_are_refused(interrupted, digits, tmp_path, spoil):  # fault 81
-    (file,) = tmp_path.glob("*.joblib")
+    (file,) = tmp_path.glob("fit/*.joblib")
     if spoil == "edit":
-        record = tmp_path / "record.json"
+        record = tmp_path / "fit" / "record.json"
         record.write_text(record.read_text().replace('"ended": 0', '"ended": 1'))
     elif spoil == "delete":
         file.unlink()

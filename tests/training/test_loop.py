@@ -137,9 +137,9 @@ def test_early_stopping_returns_to_the_best_epoch(small, digits, monkeypatch):
     held_out = []
     original = BranchNet.run
 
-    def record(self, images, validation=None, epochs=None):
+    def record(self, images, validation=None, **options):
         held_out.append(validation)
-        return original(self, images, validation, epochs)
+        return original(self, images, validation, **options)
 
     monkeypatch.setattr(BranchNet, "run", record)
     clf = small(validation_fraction=0.25, early_stopping=True, patience=2, max_epochs=60)
