@@ -70,6 +70,12 @@ REDUCED = {"blocks": (1, 1, 1, 1), "n_branches": 8}
 WAYS = {
     "default": lambda seed: RRRNetClassifier(random_state=seed),
     "one pass": lambda seed: RRRNetClassifier(fine_tuning="one_pass", random_state=seed),
+    "1_1_1_1, one pass": lambda seed: RRRNetClassifier(
+        random_state=seed, blocks=(1, 1, 1, 1), fine_tuning="one_pass"
+    ),
+    "8 branches, one pass": lambda seed: RRRNetClassifier(
+        random_state=seed, fine_tuning="one_pass", **REDUCED
+    ),
     "1_1_1_1": lambda seed: RRRNetClassifier(random_state=seed, blocks=(1, 1, 1, 1)),
     "1_1_1_1, 8 branches": lambda seed: RRRNetClassifier(random_state=seed, **REDUCED),
     "synth50": lambda seed: RRRNetClassifier("synth50", random_state=seed, **REDUCED),
