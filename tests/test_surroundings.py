@@ -83,11 +83,11 @@ def expected(tmp_path_factory):
     [
         "two threads",  # fault 68
         "float64",  # fault 69
-        "device",
         "autocast",
-        "inference mode",
-        "no gradients",
-        pytest.param("deterministic", marks=pytest.mark.slow),
+        *(
+            pytest.param(setting, marks=pytest.mark.slow)
+            for setting in ("device", "inference mode", "no gradients", "deterministic")
+        ),
     ],
 )
 def test_settings_of_torch_change_no_result(expected, setting, tmp_path):

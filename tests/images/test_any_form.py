@@ -94,7 +94,7 @@ def with_full_range(X):
 
 
 @pytest.mark.filterwarnings("ignore:Pixels are assumed", "ignore:16-bit pixels are")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(X=pictures, names=st.lists(st.sampled_from(sorted(FORMS)), min_size=2, max_size=2))
 def test_predictions_do_not_depend_on_the_form(learnt, folder, X, names):
     X = with_full_range(X)

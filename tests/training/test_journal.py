@@ -76,11 +76,12 @@ def makers(small, weights):
     }
 
 
-NAMES = [
-    *("frozen branches", "frozen head", "cached", "published", "snapshot of branches"),
-    *("averaged", "unseeded", "schedule", "early", "snapshot", "fge", "bagging", "last layer"),
-    *("fine-tuning", "tailor", "channels", "elements", "kernels", "chain"),
-]
+FAST = ("frozen branches", "averaged", "early", "fge", "channels")
+SLOW = (
+    *("frozen head", "cached", "published", "snapshot of branches", "unseeded", "schedule"),
+    *("snapshot", "bagging", "last layer", "fine-tuning", "tailor", "elements", "kernels", "chain"),
+)
+NAMES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 class Killed(BaseException):
@@ -193,6 +194,7 @@ def test_killed_while_cleaning_up(interrupted, digits, tmp_path, monkeypatch):
     interrupted.fit(*digits)
 
 
+@pytest.mark.slow
 def test_a_selector_inside_a_pruner_leaves_checkpoints_to_it(small, digits, tmp_path, monkeypatch):
     def make():
         selector = BlockSelector(
