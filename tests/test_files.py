@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -129,3 +131,55 @@ def test_stores_ignore_what_others_leave_in_them(tmp_path, weights, digits):  # 
     save_task(clf, tmp_path / "b")
     expected = load_task(tmp_path / "b", weights).predict(X)
     np.testing.assert_array_equal(store.load("task").predict(X), expected)
+
+
+FULL = """
+import resource, sys, warnings
+from pathlib import Path
+import numpy as np, torch
+from sklearn.datasets import load_digits
+from sklearn_rrr import *
+warnings.simplefilter("ignore")
+X, y = load_digits(n_class=2, return_X_y=True)
+X, y = X.reshape(-1, 8, 8)[:20] / 16, y[:20]
+form = {"image_size": 32, "max_epochs": 1, "random_state": 0}
+clf = RRRNetClassifier("synth50", **form, blocks=(1, 1, 1, 1)).fit(X, y)
+tailored = NetTailorClassifier("synth50", **form, n_removed=8).fit(X, y)
+folder = Path(sys.argv[1])
+store = MultiTaskStore(folder / "store", "synth50").add("task", tailored)
+writers = {
+    "model": lambda: save(clf, folder / "model"),
+    "onnx": lambda: export_onnx(clf, folder / "onnx"),
+    "task": lambda: save_task(tailored, folder / "task"),
+    "store/task.safetensors": lambda: store.add("task", tailored),
+}
+for write in writers.values():
+    write()
+before = {name: (folder / name).read_bytes() for name in writers}
+files = sorted(map(str, folder.rglob("*")))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))  # as a disk with 100 bytes left
+clf.classes_ = clf.classes_[::-1]
+for name, write in writers.items():
+    try:
+        write()
+    except OSError as error:
+        assert "cannot be written" in str(error) and "Free space" in str(error), error
+    else:
+        raise AssertionError(name)
+    assert (folder / name).read_bytes() == before[name]
+assert sorted(map(str, folder.rglob("*"))) == files
+long = RRRNetClassifier("synth50", **form | {"max_epochs": 2}, checkpoint_dir=folder / "fit")
+for estimator in (long, BlockSelector(RRRNetClassifier("synth50", **form), max_blocks=5,
+                                      checkpoint_dir=folder / "search")):
+    try:
+        estimator.fit(X, y)
+    except OSError as error:
+        assert "cannot be written" in str(error), error
+    else:
+        raise AssertionError(estimator)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_every_write(tmp_path):  # fault 43
+    subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], check=True)

@@ -43,13 +43,17 @@ Image.fromarray(picture[..., 0].astype(np.uint16) * 257).save(folder / "deep.png
 def read_picture(path):
     clf.predict_proba([str(path)])  # another picture may be a good one, too
 
+def read_weights(path):
+    backbone, _ = load_backbone("small", str(path))
+    return np.concatenate([v.double().flatten() for v in backbone.state_dict().values()])
+
 READERS = {
     "model.safetensors": lambda path: load(path).predict_proba(X[:2]),
     "model.onnx": lambda path: OnnxClassifier(path).predict_proba(
         (X[:2] * 255).astype(np.uint8)
     ),
     "task.safetensors": lambda path: load_task(path, weights).predict_proba(X[:2]),
-    "weights.pth": lambda path: load_backbone("small", str(path)) and None,
+    "weights.pth": read_weights,
 }
 READERS |= {p.name: read_picture for p in folder.iterdir() if p.stem in ("picture", "deep")}
 
