@@ -57,7 +57,7 @@ if __name__ == "__main__":
     )
     models = {
         "default": {},
-        "8 branches": {"blocks": (1, 1, 1, 1), "n_branches": 8},
+        "8 branches": {"blocks": (1, 1, 1, 1), "n_branches": 8, "image_size": 96},
     }
     fitted, seconds, accuracy = {}, {}, {}
     for name, parameters in models.items():

@@ -151,7 +151,7 @@ def test_files_that_hold_something_else(tmp_path, content, message):
         ("resnet50", "resnext50_32x4d", r"'layer1\.0\.conv1\.weight' has the shape \(128, 64, 1"),
     ],
 )
-def test_another_architecture_names_the_first_mismatch(name, other, message):
+def test_another_architecture_names_the_first_mismatch(name, other, message):  # fault 58
     with pytest.raises(ValueError, match=f"state dict does not fit '{name}': {message}"):
         load_backbone(name, weights=make_backbone(other).state_dict())
 
