@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr._surroundings import drawing, shielded
 from sklearn_rrr._version import __version__
+from sklearn_rrr.backbones.block import is_depthwise
 from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy
 from sklearn_rrr.classifiers.parameters import ClassifierParameters
@@ -311,6 +312,8 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
                 "random ones. Pass `weights`, or use weights=None to silence this warning.",
                 stacklevel=5,
             )
+        layers = (m for m in backbone.modules() if isinstance(m, torch.nn.Conv2d))
+        self._has_depthwise = any(map(is_depthwise, layers))
         trained = backbone.fine_tuning
         recommended = self._recommend(backbone, is_inside) if pretrained else trained.from_scratch()
         self._recommended = recommended

@@ -144,7 +144,7 @@ class ClassifierParameters(BaseEstimator):
             cache_features=tuning.cache_features,
             sampling=tuning.sampling,
             patience=tuning.patience if max_epochs and self._stops_early() else None,
-            bf16=use_bf16(self.precision, device),
+            bf16=use_bf16(self.precision, device, getattr(self, "_has_depthwise", False)),
             device=str(device),
             seed=seed,
             verbose=int(self.verbose),

@@ -176,7 +176,7 @@ class RRRNetClassifier(BranchClassifier):
         "cpu", "cuda", "cuda:1" and so on. None uses a CUDA GPU if one is available.
     precision : {"fp32", "bf16"} or None, default=None
         Precision of convolutions and matrix products. None trains in bf16 if the hardware
-        supports it, and predicts in fp32.
+        supports it, except networks of depthwise convolutions on the CPU, and predicts in fp32.
     checkpoint_dir : str, path or None, default=None
         Folder from which an interrupted fit goes on. After each epoch, its state is written there;
         the same fit, repeated after it was killed, ends in the same model, on the CPU bit for bit.

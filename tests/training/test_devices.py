@@ -38,6 +38,8 @@ def test_precision():
     assert use_bf16("bf16", cpu)
     assert not use_bf16("fp32", cpu)
     assert isinstance(use_bf16(None, cpu), bool)
+    assert not use_bf16(None, cpu, has_depthwise=True)
+    assert use_bf16("bf16", cpu, has_depthwise=True)
 
 
 def test_seeded_restores():
