@@ -36,11 +36,12 @@ def digest_search(parameters, data):
         If a parameter cannot be pickled.
     """
     # One digest each: within a digest, joblib distinguishes shared objects from equal ones.
-    digests = {name: _digest_parameter(name, value) for name, value in parameters.items()}
+    digests = {name: digest_parameter(name, value) for name, value in parameters.items()}
     return joblib.hash([digests, data])
 
 
-def _digest_parameter(name, value):
+def digest_parameter(name, value):
+    """Return the digest of one parameter; see :func:`digest_search`."""
     try:
         return joblib.hash(_reduce(value))
     except Exception as error:  # pickling may run user code
@@ -116,6 +117,7 @@ class CheckpointFolder:
     def drop(self, names):
         """Delete the results of these names."""
         for name in names:
+            self.record.get("results", {}).pop(name, None)
             (self.folder / f"{name}.joblib").unlink(missing_ok=True)
 
 

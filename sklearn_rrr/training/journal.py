@@ -18,7 +18,7 @@ from skorch.callbacks import Callback, LRScheduler, PassthroughScoring
 from skorch.history import History
 
 from sklearn_rrr.training.callbacks import AfterStep, EarlyStopping, WeightAveraging
-from sklearn_rrr.training.checkpoints import CheckpointFolder, digest_search, locked
+from sklearn_rrr.training.checkpoints import CheckpointFolder, digest_parameter, locked
 
 _current = ContextVar("journal", default=None)
 # What callbacks remember from one epoch to the next.
@@ -81,7 +81,7 @@ def _identify(estimator, images, random_state):
             values[name] = _read_module(value)
         elif isinstance(value, (str, Path)) and name.endswith("weights") and Path(value).is_file():
             values[name] = np.fromfile(value, dtype=np.uint8)
-    digests = {name: digest_search({name: value}, "") for name, value in values.items()}
+    digests = {name: digest_parameter(name, value) for name, value in values.items()}
     kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
     return {"class": kind, "torch": torch.__version__} | digests | images.fingerprints()
 
