@@ -9,6 +9,7 @@ from sklearn_rrr._version import __version__ as __version__
 
 _HOMES = {
     "Backbone": "backbones.backbone",
+    "BackboneFeatures": "classifiers.backbone_features",
     "BaggingEnsemble": "classifiers.ensembles",
     "BasisScalingPruner": "pruning.basis_scaling",
     "BlockPruner": "pruning.block_pruner",

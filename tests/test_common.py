@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 from sklearn_rrr import (
+    BackboneFeatures,
     BasisScalingPruner,
     BlockPruner,
     BlockSelector,
@@ -47,7 +48,8 @@ VECTORS = "ignore:Rows of .* features do not form a square"
             max_epochs=10,
             fine_tuning=FineTuning(learning_rate=0.01, augmentation="none", head_init="ridge"),
             precision="fp32",
-        )
+        ),
+        BackboneFeatures("tiny", weights=None, image_size=16),
     ],
     expected_failed_checks=lambda estimator: EXPECTED,
 )

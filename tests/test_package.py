@@ -27,6 +27,7 @@ ROOMS = PACKAGE.parent / "docs" / "rooms.csv"  # the table of docs/design.rst
 def test_public_names():
     assert sklearn_rrr.__all__ == [
         "Backbone",
+        "BackboneFeatures",
         "BaggingEnsemble",
         "BasisScalingPruner",
         "BlockPruner",

@@ -3,7 +3,7 @@
 import math
 from difflib import get_close_matches
 
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, TransformerMixin
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
@@ -34,7 +34,9 @@ def finite_score(scorer, estimator, X, y, where):
     return score
 
 
-class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class ImageMetaClassifier(
+    UncertaintyMixin, MetaEstimatorMixin, TransformerMixin, ClassifierMixin, BaseEstimator
+):
     """Base class of estimators that fit classifiers and predict with one, ``estimator_``.
 
     A subclass implements ``_make_estimator`` and ``_fit_set``, and lists the attributes that
@@ -50,7 +52,8 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
             inner = get_tags(self._make_estimator())
         except Exception:  # an invalid `estimator`, which `fit` reports
             return tags
-        tags.input_tags, tags.classifier_tags = inner.input_tags, inner.classifier_tags
+        for name in ("input_tags", "classifier_tags", "transformer_tags"):
+            setattr(tags, name, getattr(inner, name))
         return tags
 
     def __sklearn_is_fitted__(self):
@@ -149,6 +152,38 @@ class ImageMetaClassifier(UncertaintyMixin, MetaEstimatorMixin, ClassifierMixin,
         """
         check_is_fitted(self)
         return self.estimator_.predict_branches(X)
+
+    def transform(self, X):
+        """Compute the features of each image with the network of `estimator_`.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        features : ndarray of shape (n, n_features_out)
+            See :meth:`RRRNetClassifier.transform`.
+        """
+        check_is_fitted(self)
+        return self.estimator_.transform(X)
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the features of the network of `estimator_`.
+
+        Parameters
+        ----------
+        input_features : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of str of shape (n_features_out,)
+            See :meth:`RRRNetClassifier.get_feature_names_out`.
+        """
+        check_is_fitted(self)
+        return self.estimator_.get_feature_names_out(input_features)
 
     def score(self, X, y, sample_weight=None):
         """Return the score of `estimator_` by `scoring`.

@@ -27,6 +27,15 @@ from sklearn_rrr.training.settings import PRECISIONS, Settings
 MANY = 4000  # images, above which each is shown less often
 
 
+def check_reading(estimator):
+    """Check the parameters that say how images are read, and where and how a network runs."""
+    if estimator.image_size is not None:
+        check_int("image_size", estimator.image_size, 8, 4096)
+    check_int("max_image_pixels", estimator.max_image_pixels, 1)
+    check_choice("precision", estimator.precision, PRECISIONS)
+    resolve_device(estimator.device)
+
+
 @dataclass(eq=False, repr=False)
 class ClassifierParameters(BaseEstimator):
     """Parameters of all image classifiers; :class:`RRRNetClassifier` documents them.
@@ -86,15 +95,11 @@ class ClassifierParameters(BaseEstimator):
         check_int("batch_size", self.batch_size, 2, hint="Batch norm needs two images or more.")
         if self.validation_fraction is not None:
             check_real("validation_fraction", self.validation_fraction, 0.001, 0.999)
-        if self.image_size is not None:
-            check_int("image_size", self.image_size, 8, 4096)
+        check_reading(self)
         check_choice("on_bad_file", self.on_bad_file, ("raise", "skip"))
-        check_int("max_image_pixels", self.max_image_pixels, 1)
-        check_choice("precision", self.precision, PRECISIONS)
         if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)
         check_folder("checkpoint_dir", self.checkpoint_dir)
-        resolve_device(self.device)
 
     def _given_tuning(self):
         """Return `fine_tuning` as an object."""

@@ -22,13 +22,14 @@ from sklearn_rrr.backbones.fine_tuning import DEFAULTS, FineTuning
 from sklearn_rrr.classifiers.base import BaseImageClassifier
 from sklearn_rrr.classifiers.baselines import FineTuningClassifier
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier
+from sklearn_rrr.classifiers.running import compute_logits
 from sklearn_rrr.nettailor.fine_tuning import TAILORING, TailoringFineTuning
 from sklearn_rrr.nettailor.paths import BLOCK, prune, source
 from sklearn_rrr.nettailor.penalty import COSTS, TailoringPenalty, path_costs
 from sklearn_rrr.nettailor.tailored_net import TailoredNet
 from sklearn_rrr.networks.costs import count_macs, count_parameters
 from sklearn_rrr.networks.image_network import average_probabilities
-from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.inference_copy import make_inference_copy
 from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.loop import train
 
@@ -426,8 +427,9 @@ class NetTailorClassifier(BaseImageClassifier):
         if images is None:
             return float("nan")
         device = resolve_device(self.device)
-        logits = torch.cat([*self._run(images.source, fold_norms(network).to(device), device)])
-        votes = average_probabilities(logits.double()).argmax(1)
+        copy = make_inference_copy(network, device)
+        logits = torch.cat([*self._run(images.source, copy, device, compute_logits)])
+        votes = average_probabilities(logits).argmax(1)
         return (votes == images.labels).double().mean().item()
 
     def _describe_paths(self, soft, costs, static):

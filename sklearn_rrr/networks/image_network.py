@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -46,6 +47,18 @@ class ImageNetwork(nn.Module):
     def feature_kinds(self):
         """Return the kind of each feature that a head reads, F ints; see ``networks.levels``."""
         return [0] * self.head.weight.shape[2]
+
+    def name_features(self):
+        """Return the names of the features that the heads read, branch by branch: (M·F,) str."""
+        names = self._name_features()
+        if self.n_branches > 1:
+            branches = range(1, self.n_branches + 1)
+            names = [f"branch_{branch}_{name}" for branch in branches for name in names]
+        return np.array(names, dtype=object)
+
+    def _name_features(self):
+        """Return the names of the features that one head reads, a list of F str."""
+        return [f"feature_{i}" for i in range(self.head.weight.shape[2])]
 
     def hold(self, names):
         """Freeze the weights and norm statistics of modules, named as in `named_modules`."""

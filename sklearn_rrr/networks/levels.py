@@ -83,6 +83,15 @@ def describe(x, n_branches, n):
     return [v.unflatten(1, (n_branches, -1)) for v in statistics]
 
 
+def name_statistics(n, turned=False):
+    """Return the names of the first `n` statistics of :func:`describe`.
+
+    `turned`: whether the maps are those of images turned by 180 degrees.
+    """
+    quadrants = [f"{y}_{x}" for y in ("upper", "lower") for x in ("left", "right")]
+    return ["mean", "std", *(quadrants[::-1] if turned else quadrants)][:n]
+
+
 def _halve(size):
     """Return slices of both halves of an axis; both contain the middle of an odd one."""
     return slice(0, (size + 1) // 2), slice(size // 2, size)

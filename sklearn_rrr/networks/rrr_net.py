@@ -10,7 +10,7 @@ import copy
 from torch import nn
 
 from sklearn_rrr._validation import check_choice
-from sklearn_rrr.backbones.backbone import PHASES
+from sklearn_rrr.backbones.backbone import PHASES, HalfTurn
 from sklearn_rrr.backbones.block import initialise
 from sklearn_rrr.networks.branch_layers import FORMS, BranchConv2d, BranchLinear, widen
 from sklearn_rrr.networks.branch_split import split_aligned, split_kernels
@@ -23,6 +23,7 @@ from sklearn_rrr.networks.levels import (
     Stump,
     count_features,
     list_statistics,
+    name_statistics,
 )
 
 
@@ -150,6 +151,18 @@ class RRRNet(ImageNetwork):
         for _, n, channels in self.list_statistics():
             kinds += [kind for kind in (KINDS[:n] if n > 1 else (LAST,)) for _ in range(channels)]
         return kinds
+
+    def _name_features(self):
+        phases = [*self.stump.phases, *self.branches]
+        places = zip(PHASES[-len(phases) :], phases, strict=True)
+        blocks = {b: f"{phase}_{i}" for phase, of in places for i, b in enumerate(of, 1)}
+        turned = any(isinstance(layer, HalfTurn) for layer in self.stump.modules())
+        return [
+            f"{blocks[block]}_{statistic}_{channel}"
+            for block, n, channels in self.list_statistics()
+            for statistic in name_statistics(n, turned)
+            for channel in range(channels)
+        ]
 
     def list_statistics(self):
         """Return what the heads read: a list of (block, statistics, channels of one branch)."""

@@ -84,6 +84,10 @@ class StackedNet(ImageNetwork):
     def feature_kinds(self):
         return self._kinds
 
+    def _name_features(self):
+        parts = self.main, self.companion
+        return [f"{net.backbone_name}_{name}" for net in parts for name in net.name_features()]
+
     def drop_companion(self):
         """Give `main` a head of its own, and return it."""
         self.has_companion = False

@@ -25,7 +25,7 @@ from sklearn_rrr.classifiers.meta import finite_score
 from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.branch_widths import fit_widths
 from sklearn_rrr.networks.costs import count_macs, count_parameters, measure_latency
-from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.inference_copy import make_inference_copy
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.search.forward_selection import START, find_knee, pareto_front, select_forward
 
@@ -210,7 +210,8 @@ class BlockSearch:
         if str(blocks) not in costs:
             network = self._build(blocks)
             size = self.images.image_size
-            latency = measure_latency(fold_norms(network), image_size=size, device=self.device)
+            copy = make_inference_copy(network, self.device)
+            latency = measure_latency(copy, image_size=size)
             costs[str(blocks)] = {
                 "parameters": count_parameters(network),
                 "macs": count_macs(network, size),

@@ -9,8 +9,7 @@ from contextlib import nullcontext
 
 import torch
 
-from sklearn_rrr.networks.fused_activations import fuse_activations
-from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.inference_copy import make_inference_copy
 from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.batches import EpochBatches
 from sklearn_rrr.training.devices import explained_memory, prediction_batch
@@ -68,9 +67,8 @@ def _prepare(net, images):
     module, device = net.module_, torch.device(net.device)
     if not (module.is_frozen("stump") and module.is_frozen("branches")):
         return module.train(), net.settings.batch_size
-    folded = fold_norms(module).to(device, memory_format=net.layout)
-    fuse_activations(folded)
-    return folded, prediction_batch(device, module.first_output_bytes(images.image_size))
+    copy = make_inference_copy(module, device, memory_format=net.layout)
+    return copy, prediction_batch(device, module.first_output_bytes(images.image_size))
 
 
 def _weigh_companion(network, sums, both):

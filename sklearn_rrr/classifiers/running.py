@@ -1,0 +1,91 @@
+"""Forward passes over all images of X, batch by batch, for predictions and features."""
+
+import warnings
+
+import numpy as np
+import torch
+
+from sklearn_rrr._validation import resolve_device
+from sklearn_rrr.images.decoding import BadImages
+from sklearn_rrr.networks.inference_copy import make_inference_copy
+from sklearn_rrr.training.devices import explained_memory, prediction_batch
+
+
+class RunningMixin:
+    """Run ``module_`` on images that ``_read`` reads, as in fit.
+
+    ``_folded`` caches the network with folded norms as {device: network}.
+    """
+
+    def _run_on(self, X, compute):
+        """Yield the outputs of `compute` for the images in X, batch by batch.
+
+        `compute` is a function of the network and a batch of images.
+        """
+        device = self._prediction_device()
+        yield from self._run(self._read(X, reset=False), self._fold(device), device, compute)
+
+    def _run(self, source, network, device, compute):
+        """Yield the outputs of ``compute(network, batch)`` on the CPU, batch by batch.
+
+        `network` is an inference copy. One error names all images that cannot be read.
+        """
+        bad, size = [], prediction_batch(device, network.first_output_bytes(self.image_size_))
+        for start in range(0, len(source), size):
+            index = np.arange(start, min(start + size, len(source)))
+            try:
+                images = source.load(index, self.image_size_)
+            except BadImages as error:  # continue, to collect all of them
+                bad += error.bad
+                continue
+            if not bad:
+                with explained_memory(size):
+                    outputs = self._forward(network, images, device, compute)
+                if not torch.isfinite(outputs).all():
+                    raise ValueError(
+                        "The network's outputs are NaN or infinite for some images: its weights "
+                        "are damaged, or its precision is too low. Fit it again, or use "
+                        "precision='fp32'."
+                    )
+                yield outputs
+        if bad:
+            raise BadImages(bad, len(source))
+
+    def _fold(self, device):
+        """Return the inference copy of the network on a device; the last one is cached."""
+        network = self._folded.get(device)
+        if network is None:
+            network = make_inference_copy(self.module_, device, fuse=self.precision != "bf16")
+            # Small products are rounded by the place of an image in its batch: to 16 digits, here.
+            if device.type != "mps":  # which has no double precision
+                network.head.double()
+            self._folded.clear()  # in place: predict must not change the estimator's attributes
+            self._folded[device] = network
+        return network
+
+    def _forward(self, network, images, device, compute):
+        """Return the outputs for one batch, on the CPU."""
+        n_images = len(images)
+        if n_images % 2:  # see prediction_batch
+            images = torch.cat([images, images[-1:]])
+        images = images.to(device).contiguous(memory_format=torch.channels_last)
+        bf16 = self.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return compute(network, images)[:n_images].cpu()
+
+    def _prediction_device(self):
+        try:
+            return resolve_device(self.device)
+        except ValueError as error:  # fitted on a machine with this device
+            warnings.warn(f"{error} The CPU is used instead.", stacklevel=4)
+            return torch.device("cpu")
+
+
+def compute_logits(network, images):
+    """Return the branches' logits: (B, 3, S, S) -> (B, M, K)."""
+    return network(images).double()
+
+
+def compute_features(network, images):
+    """Return the features that the heads read, branch by branch: (B, 3, S, S) -> (B, M·F)."""
+    return network.pool_branches(*network.forward_stump(images)).float().flatten(1)
