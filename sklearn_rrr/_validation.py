@@ -24,6 +24,17 @@ def check_int(name, value, low, high=None, hint=""):
     return int(value)
 
 
+def check_jobs(name, value):
+    """Raise unless `value` is a number of processes as joblib defines it: None or an int, not 0."""
+    if value is None:
+        return
+    rule, hint = "None or an int other than 0", "-1 uses all processors."
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise _error(TypeError, name, rule, value, hint)
+    if value == 0:
+        raise _error(ValueError, name, rule, value, hint)
+
+
 def check_real(name, value, low, high=None, hint="", open_low=False):
     """Return `value` as a float if it lies in [low, high]; `open_low` excludes `low`."""
     left = "(" if open_low else "["

@@ -14,6 +14,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
+from sklearn.utils.parallel import Parallel, delayed
 from tqdm.auto import tqdm
 
 from sklearn_rrr._surroundings import drawing
@@ -46,6 +47,7 @@ class SearchSettings:
     max_latency_ms: float | None = None
     select_by: str = "score"
     control: bool = False
+    n_jobs: int | None = None
     verbose: int = 0
 
 
@@ -160,16 +162,13 @@ class BlockSearch:
         if name in rows:
             return {**rows[name], "blocks": blocks}
         start = time.perf_counter()
-        parts = [train for train, _ in self.splits]
-        fitted = self._train_parts(name, before, blocks, parts)
-        seconds = time.perf_counter() - start
-        scores = [self._score(n, valid) for n, (_, valid) in zip(fitted, self.splits, strict=True)]
+        fitted, scores = self._train_parts(name, before, blocks, self.splits)
         rows[name] = {
             "blocks": blocks,
             "score": float(np.mean(scores)),
             "score_std": float(np.std(scores)) if len(scores) > 1 else math.nan,
             **self._costs(blocks),
-            "seconds": seconds,
+            "seconds": time.perf_counter() - start,
             "epochs": len(fitted[0].history_),
             "kept": False,
             "control": name.startswith("control"),
@@ -177,30 +176,24 @@ class BlockSearch:
         self.folder.write_record()
         return dict(rows[name])
 
-    def _train_parts(self, name, before, blocks, parts):
-        """Train one network on each part of the images and store them."""
-        networks = self._load(before) if before else [None] * len(parts)
-        fitted = []
-        for fold, (network, indices) in enumerate(zip(networks, parts, strict=True)):
+    def _train_parts(self, name, before, blocks, splits):
+        """Train one network for each split, a pair of indices to train and to score on.
+
+        Store the networks, and return them with their scores.
+        """
+        networks = self._load(before) if before else [self.estimator] * len(splits)
+        jobs = []
+        for fold, (network, split) in enumerate(zip(networks, splits, strict=True)):
             key = [self.seed, *f"{name}, fold {fold}".encode()]
             seed = int(np.random.SeedSequence(key).generate_state(1)[0] // 2)
-            fitted.append(self._train_one(network, blocks, self.images.subset(indices), seed))
+            parts = map(self.images.subset, split)
+            jobs.append(delayed(_train_and_score)(network, blocks, *parts, seed, self.scorer))
+        fitted, scores = zip(*Parallel(self.settings.n_jobs)(jobs), strict=True)
         self.folder.save(name, [_pack(network) for network in fitted])
-        return fitted
-
-    def _train_one(self, network, blocks, part, seed):
-        """Fit a first network if `network` is None, else a larger one that continues from it."""
-        if network is None:
-            first = clone(self.estimator).set_params(random_state=seed)
-            return first._fit_set(part)
-        return network._grow(blocks, part, random_state=seed)
+        return fitted, scores
 
     def _load(self, name):
         return [_unpack(packed, self.estimator) for packed in self.folder.load(name)]
-
-    def _score(self, network, indices):
-        part = self.images.subset(indices)
-        return finite_score(self.scorer, network, part, part.y, f"for blocks={network.blocks_}")
 
     # ------------------------------------------------------------------------- budgets
 
@@ -275,7 +268,7 @@ class BlockSearch:
         done = self.folder.record.setdefault("final", [])
         for i in range(len(done), chosen + 1):
             before = f"final_{i - 1}" if i else None
-            everything = [np.arange(len(self.images))]
+            everything = [(np.arange(len(self.images)), np.arange(0))]
             self._train_parts(f"final_{i}", before, self.steps[i]["blocks"], everything)
             done.append(i)
             self.folder.write_record()
@@ -289,6 +282,25 @@ class BlockSearch:
         table["epochs"] = table.groupby("control").epochs.cumsum()
         table.loc[table.control, "epochs"] += table.epochs.iloc[0]
         return table
+
+
+def _train_and_score(network, blocks, part, valid, seed, scorer):
+    """Fit an unfitted network, or a larger one that continues from a fitted one, and score it.
+
+    Returns
+    -------
+    network : RRRNetClassifier
+    score : float
+        NaN if `valid` is empty.
+    """
+    if hasattr(network, "module_"):
+        network = network._grow(blocks, part, random_state=seed)
+    else:
+        network = clone(network).set_params(random_state=seed)._fit_set(part)
+    if not len(valid):
+        return network, math.nan
+    where = f"for blocks={network.blocks_}"
+    return network, finite_score(scorer, network, valid, valid.y, where)
 
 
 # Parameters that differ between the networks of a search.

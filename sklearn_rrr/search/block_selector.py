@@ -21,6 +21,7 @@ from sklearn_rrr._validation import (
     check_choice,
     check_folder,
     check_int,
+    check_jobs,
     check_real,
     plain,
 )
@@ -77,6 +78,10 @@ class BlockSelector(ImageMetaClassifier):
         steps are run, and the knee of the Pareto front of score and parameters is chosen.
     control : bool, default=False
         Whether to train (1, 1, 1, 1) for as long as the whole search, for `results_`.
+    n_jobs : int or None, default=None
+        Number of processes that train the networks of the folds of `cv`; -1 uses all processors.
+        None means 1, or what ``joblib.parallel_config`` says, such as a cluster. A process has
+        fewer threads than one alone, so results may differ in the last digits.
     checkpoint_dir : str, path or None, default=None
         Folder from which an interrupted search resumes. It contains one folder per search, named
         after a digest of parameters and images, and pickles: use a folder that you trust.
@@ -97,7 +102,7 @@ class BlockSelector(ImageMetaClassifier):
         the last step; a clone that is fitted anew is trained for that step's epochs only.
     results_ : pandas.DataFrame
         A row per network tried: ``blocks``, ``score`` (and ``score_std`` over folds),
-        ``parameters``, ``macs``, ``latency_ms`` of one image, ``seconds`` of training,
+        ``parameters``, ``macs``, ``latency_ms`` of one image, ``seconds`` of training and scoring,
         ``epochs`` since the start, ``kept`` by the stopping rule, ``pareto`` (on the front) and
         ``control``.
     classes_ : ndarray of shape (n_classes,)
@@ -142,6 +147,7 @@ class BlockSelector(ImageMetaClassifier):
         max_latency_ms=None,
         select_by="score",
         control=False,
+        n_jobs=None,
         checkpoint_dir=None,
         random_state=None,
         verbose=0,
@@ -159,6 +165,7 @@ class BlockSelector(ImageMetaClassifier):
         self.max_latency_ms = max_latency_ms
         self.select_by = select_by
         self.control = control
+        self.n_jobs = n_jobs
         self.checkpoint_dir = checkpoint_dir
         self.random_state = random_state
         self.verbose = verbose
@@ -183,6 +190,7 @@ class BlockSelector(ImageMetaClassifier):
         for name in ("max_parameters", "max_macs", "max_latency_ms"):
             if getattr(self, name) is not None:
                 check_real(name, getattr(self, name), 0, open_low=True)
+        check_jobs("n_jobs", self.n_jobs)
         if self.max_blocks is not None:
             check_int("max_blocks", self.max_blocks, 4, hint="Each phase has at least one.")
         check_folder("checkpoint_dir", self.checkpoint_dir)
@@ -283,7 +291,7 @@ class BlockSelector(ImageMetaClassifier):
     def _identify(self, estimator, random_state):
         """Return the parameters that distinguish one search from another, by their names."""
         own, inner = self.get_params(deep=False), estimator.get_params()
-        for name in ("estimator", "checkpoint_dir", "verbose", "random_state"):
+        for name in ("estimator", "n_jobs", "checkpoint_dir", "verbose", "random_state"):
             own.pop(name)
         for name in ("device", "verbose", "random_state"):
             inner.pop(name)
