@@ -43,6 +43,7 @@ _HOMES = {
     "measure_latency": "networks.costs",
     "paper_models": "classifiers.baselines",
     "register_backbone": "backbones.registry",
+    "report_images": "images.folder_report",
     "save": "deployment.model_files",
     "save_task": "deployment.task_files",
 }

@@ -61,6 +61,7 @@ def test_public_names():
         "measure_latency",
         "paper_models",
         "register_backbone",
+        "report_images",
         "save",
         "save_task",
     ]

@@ -23,6 +23,7 @@ MAX_IMAGE_PIXELS = 64_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
 USUAL = WhiteLevels()
 LISTED = 20  # images in a message
+ORIENTATION = 0x0112  # EXIF tag
 # Exceptions that Pillow's plugins raise on damaged input.
 DAMAGE = (
     *(OSError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error),
@@ -79,6 +80,50 @@ def find_file_span(path, max_pixels=MAX_IMAGE_PIXELS):
     """Return the Span of a file of float or 16-bit pixels; others are not decoded."""
     with _opened(path, max_pixels) as image:
         return find_image_span(image, max_pixels)
+
+
+def read_size(path, decode=False, max_pixels=MAX_IMAGE_PIXELS):
+    """Read the width and height of the upright image in a file, and check the file.
+
+    Parameters
+    ----------
+    path : str or path
+    decode : bool, default=False
+        Whether to decode the pixels to find damage. JPEG files are decoded at an eighth of their
+        width and height, which reads all their data but is several times faster. Otherwise, only
+        the header is read, and in PNG files the checksums.
+    max_pixels : int, default=64_000_000
+
+    Returns
+    -------
+    width, height : int
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be decoded; the message gives its path and the reason.
+    """
+    with _opened(path, max_pixels) as image:
+        _check_size(image, max_pixels)
+        width, height = image.size
+        if decode:
+            image.draft(None, (max(1, width // 8), max(1, height // 8)))  # JPEG; else no effect
+            decode_pil(image, max_pixels)
+        is_turned = _is_turned(image)
+        if not decode:
+            image.verify()
+    return (height, width) if is_turned else (width, height)
+
+
+def _is_turned(image):
+    """Tell whether the EXIF tag of an opened file turns its image by 90 degrees."""
+    # Pillow itself turns TIFF files. It would decode a PNG file to search it for a tag.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return False
+    try:
+        return image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+    except (ValueError, Warning, *DAMAGE):
+        return False
 
 
 @contextmanager
