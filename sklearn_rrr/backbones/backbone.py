@@ -44,7 +44,7 @@ class Backbone(nn.Module):
     rows : sequence of 4 sequences of Row
         Rows of blocks of each phase.
     image_size : int, default=128
-        Height and width in pixels of the resized images.
+        Height and width, in pixels, to which images are resized.
     mean, std : tuple of 3 float, default=ImageNet's
         Mean and standard deviation that normalise RGB in [0, 1].
     n_classes : int, default=1000
@@ -53,6 +53,8 @@ class Backbone(nn.Module):
         Settings recommended for this backbone; None recommends the defaults.
     fine_tuning_whole : FineTuning or None, default=None
         Settings recommended if all blocks are kept, unsplit; None recommends `fine_tuning`.
+    image_size_whole : int or None, default=None
+        Height and width, in pixels, with these settings; None means `image_size`.
 
     Attributes
     ----------
@@ -105,6 +107,7 @@ class Backbone(nn.Module):
         n_classes=1000,
         fine_tuning=None,
         fine_tuning_whole=None,
+        image_size_whole=None,
     ):
         super().__init__()
         self.name, self.rows = name, tuple(map(tuple, rows))
@@ -116,6 +119,7 @@ class Backbone(nn.Module):
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self.fine_tuning = FineTuning() if fine_tuning is None else fine_tuning
         self.fine_tuning_whole = fine_tuning_whole or self.fine_tuning
+        self.image_size_whole = image_size_whole or image_size
         self._stem = tuple(stem)
         for key, module in stem.items():
             self.add_module(key, module)

@@ -118,7 +118,7 @@ LITE_LAYERS = ("expand_conv", "bn0", "depthwise_conv", "bn1", "project_conv", "b
 LITE_BLOCK = [f"_blocks.{{i}}._{name}" for name in LITE_LAYERS]
 
 
-def _efficientnet_lite(name, width, depth, image_size):
+def _efficientnet_lite(name, width, depth):
     backbone = make_mobilenet(
         name,
         _scale(EFFICIENTNET_LITE, width, depth),
@@ -126,8 +126,9 @@ def _efficientnet_lite(name, width, depth, image_size):
         eps=1e-3,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
-        image_size=image_size,
         # Selected by cross-validation, see docs/backbones.rst.
+        image_size=128,
+        image_size_whole=192,
         fine_tuning=FineTuning(
             trainable="branches",
             split="aligned",
@@ -153,11 +154,11 @@ def _efficientnet_lite(name, width, depth, image_size):
     return backbone
 
 
-# Factors on width and depth, and the image size, by name.
+# Factors on width and depth, by name.
 LITE = {
-    "efficientnet_lite0": (1.0, 1.0, 192),
-    "efficientnet_lite1": (1.0, 1.1, 192),
-    "efficientnet_lite2": (1.1, 1.2, 192),
+    "efficientnet_lite0": (1.0, 1.0),
+    "efficientnet_lite1": (1.0, 1.1),
+    "efficientnet_lite2": (1.1, 1.2),
 }
 for _name, _form in LITE.items():
     register_backbone(_name)(partial(_efficientnet_lite, _name, *_form))

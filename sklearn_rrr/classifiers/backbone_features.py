@@ -133,7 +133,7 @@ class BackboneFeatures(ReadingMixin, FeaturesMixin, BaseEstimator):
         with drawing(0):
             backbone, _ = load_backbone(self.backbone, self.weights)
             network = RRRNet(backbone, n_classes=1, head_features=self.levels)
-        self.image_size_ = self.image_size or backbone.image_size
+        self.image_size_ = self.image_size or backbone.image_size_whole
         self._read(X, reset=True)
         network.head = nn.Identity()
         self.module_, self._folded = network.eval(), {}

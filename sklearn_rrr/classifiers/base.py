@@ -136,7 +136,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         seed = self._split_seed = self._draw_seed()
         with drawing(seed):
             backbone = self._load_backbone(is_inside)
-        images = read(backbone.image_size)
+        images = read(self._default_size(backbone, is_inside))
         with journaling(self.checkpoint_dir, self, images, random_state):
             if (settled := settle_seed(seed)) != seed:  # the interrupted fit drew another one
                 seed = settled
@@ -249,7 +249,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         seed = self._draw_seed()
         with drawing(seed):
             backbone = self._load_backbone() if first else None
-        size = backbone.image_size if first else None
+        size = self._default_size(backbone) if first else None
         images = self._read_set(X, y, sample_weight, size, classes)
         if first:
             self._split_seed = seed
@@ -326,6 +326,10 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         `is_inside`: whether another estimator trains this one.
         """
         return backbone.fine_tuning
+
+    def _default_size(self, backbone, is_inside=False):
+        """Return the image size that the backbone recommends for this network."""
+        return backbone.image_size
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "module_")

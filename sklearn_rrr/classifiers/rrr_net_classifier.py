@@ -277,11 +277,19 @@ class RRRNetClassifier(BranchClassifier):
             )
         super()._check_parameters()
 
+    def _is_used_as_it_is(self, is_inside):
+        """Tell whether only the head is trained; other networks, and those inside, are trained."""
+        whole = self.blocks is None and self.n_branches == 1 and self.weights is not None
+        whole = whole and not is_inside
+        return whole and self._given_tuning().trainable in (None, "head")
+
     def _recommend(self, backbone, is_inside):
-        """Distinguish a network that is used as it is; others, and those inside, are trained."""
-        as_it_is = self.blocks is None and self.n_branches == 1 and not is_inside
-        as_it_is = as_it_is and self._given_tuning().trainable in (None, "head")
+        as_it_is = self._is_used_as_it_is(is_inside)
         return backbone.fine_tuning_whole if as_it_is else backbone.fine_tuning
+
+    def _default_size(self, backbone, is_inside=False):
+        as_it_is = self._is_used_as_it_is(is_inside)
+        return backbone.image_size_whole if as_it_is else backbone.image_size
 
     def _add_companion(self, module, n_images):
         """Return a StackedNet if the settings name a companion and the head is in closed form."""

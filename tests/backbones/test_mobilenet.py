@@ -88,7 +88,8 @@ def test_structure_of_efficientnet_lite(name):
     backbone = on_meta(name)
     assert backbone.depths == DEPTHS[name]
     assert (backbone.n_features, backbone.stem[1].out_channels) == (1280, 32)
-    assert (backbone.image_size, backbone.mean, backbone.std) == (192, (0.5,) * 3, (0.5,) * 3)
+    assert (backbone.image_size, backbone.image_size_whole) == (128, 192)
+    assert (backbone.mean, backbone.std) == ((0.5,) * 3, (0.5,) * 3)
     strides = [[block.stride for block in phase] for phase in backbone.phases]
     assert [np.prod(phase) for phase in strides] == [2, 2, 2, 2]  # 4, 8, 16, 32 with the stem
     for phase in backbone.phases:
