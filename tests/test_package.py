@@ -184,6 +184,15 @@ def test_import_is_quiet_and_draws_nothing():
     assert runs[0].stderr == ""
 
 
+def test_import_leaves_out_what_only_some_fits_need():
+    """torchvision and the compiler of torch would take a second and a half."""
+    code = "import sys; from sklearn_rrr import *;"
+    code += "print({'torchvision', 'torch._dynamo'} & {*sys.modules})"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+
+
 @pytest.mark.slow
 def test_wheel_holds_every_module_and_the_bundled_weights(tmp_path):
     root = PACKAGE.parent

@@ -1,13 +1,22 @@
 """The basic block of ResNet18 and ResNet34."""
 
-from torchvision.models import resnet
+from torch import nn
 
 from sklearn_rrr.backbones.block import Block
 from sklearn_rrr.backbones.bottleneck import make_shortcut
 
 
-class BasicBlock(Block, resnet.BasicBlock):
-    """Residual block of two 3x3 convolutions (He et al. 2016).
+class BasicBlock(Block):
+    """Residual block of two 3x3 convolutions (He et al. 2016), with torchvision's names of layers.
+
+    Parameters
+    ----------
+    in_channels, planes : int
+        Width before the block, and in and after it.
+    stride : int, default=1
+        Stride of the first convolution.
+    downsample : torch.nn.Module or None, default=None
+        Layers of the shortcut; None is the identity.
 
     Examples
     --------
@@ -17,7 +26,13 @@ class BasicBlock(Block, resnet.BasicBlock):
     (2, 2)
     """
 
-    forward = Block.forward
+    def __init__(self, in_channels, planes, stride=1, downsample=None):
+        super().__init__()
+        first = nn.Conv2d(in_channels, planes, 3, stride, padding=1, bias=False)
+        second = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self._add_layers([first, second])
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample, self.stride = downsample, stride
 
     @classmethod
     def build(cls, in_channels, planes, *, stride, inputs, is_first, is_narrow):

@@ -97,6 +97,12 @@ class Block(nn.Module):
     stride = 1
     repeats = False
 
+    def _add_layers(self, convs, eps=1e-5):
+        """Add convolutions, each with a norm, as conv1, bn1, conv2, bn2, and so on."""
+        for number, conv in enumerate(convs, 1):
+            self.add_module(f"conv{number}", conv)
+            self.add_module(f"bn{number}", nn.BatchNorm2d(conv.out_channels, eps))
+
     @classmethod
     def build(cls, in_channels, planes, *, stride, inputs, is_first, is_narrow, **form):
         """Build a block; see :meth:`Row.make_block`. `is_narrow`: not at the row's own width."""
@@ -166,9 +172,13 @@ def is_depthwise(conv):
 
 
 def initialise(module):
-    """Initialise the weights of `module` in place, as torchvision does for ResNets."""
+    """Initialise the weights of `module` in place, as torchvision does for ResNets.
+
+    Those on the meta device, which have no values, are left out: drawing them would import the
+    compiler of torch.
+    """
     for m in module.modules():
-        if isinstance(m, nn.Conv2d):
+        if isinstance(m, nn.Conv2d) and not m.weight.is_meta:
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(m, nn.BatchNorm2d):
             m.reset_parameters()

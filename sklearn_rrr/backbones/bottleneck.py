@@ -1,15 +1,27 @@
 """The bottleneck block of ResNet50 and larger ResNets, wide ResNets and ResNeXts."""
 
 from torch import nn
-from torchvision.models import resnet
 
 from sklearn_rrr.backbones.block import SQUEEZE, Block
 
+EXPANSION = 4  # width after the block over its planes
 
-class Bottleneck(Block, resnet.Bottleneck):
+
+class Bottleneck(Block):
     """Residual block of a 1x1, a 3x3 and a 1x1 convolution (He et al. 2016).
 
-    Its form may have ``groups`` and ``width_per_group``, torchvision's ``base_width``.
+    Layers have torchvision's names. The stride is that of the 3x3 convolution, as there.
+
+    Parameters
+    ----------
+    in_channels, inner, out_channels : int
+        Width before, inside and after the block.
+    stride : int, default=1
+        Stride of the second convolution.
+    downsample : torch.nn.Module or None, default=None
+        Layers of the shortcut; None is the identity.
+    groups : int, default=1
+        Groups of the second convolution.
 
     Examples
     --------
@@ -19,7 +31,18 @@ class Bottleneck(Block, resnet.Bottleneck):
     32
     """
 
-    forward = Block.forward
+    def __init__(self, in_channels, inner, out_channels, stride=1, downsample=None, groups=1):
+        super().__init__()
+        middle = {"stride": stride, "padding": 1, "groups": groups, "bias": False}
+        self._add_layers(
+            [
+                nn.Conv2d(in_channels, inner, 1, bias=False),
+                nn.Conv2d(inner, inner, 3, **middle),
+                nn.Conv2d(inner, out_channels, 1, bias=False),
+            ]
+        )
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample, self.stride = downsample, stride
 
     @classmethod
     def build(
@@ -36,11 +59,12 @@ class Bottleneck(Block, resnet.Bottleneck):
     ):
         outputs = cls.count_outputs(planes)
         shortcut = make_shortcut(in_channels, outputs, stride, is_first and is_narrow)
-        return cls(in_channels, planes, stride, shortcut, groups, width_per_group)
+        inner = cls.inner_width(planes, inputs, groups, width_per_group)
+        return cls(in_channels, inner, outputs, stride, shortcut, groups)
 
     @classmethod
     def count_outputs(cls, planes):
-        return planes * cls.expansion
+        return EXPANSION * planes
 
     @classmethod
     def inner_width(cls, planes, inputs, groups=1, width_per_group=64):

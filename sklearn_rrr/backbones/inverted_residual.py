@@ -49,9 +49,7 @@ class InvertedResidual(Block):
         ]
         if expansion > 1:
             layers.insert(0, nn.Conv2d(in_channels, hidden, 1, bias=False))
-        for number, conv in enumerate(layers, 1):
-            self.add_module(f"conv{number}", conv)
-            self.add_module(f"bn{number}", nn.BatchNorm2d(conv.out_channels, eps))
+        self._add_layers(layers, eps)
         self.relu = nn.ReLU6(inplace=True)
 
     @classmethod

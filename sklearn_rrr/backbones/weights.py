@@ -14,7 +14,6 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
-import torchvision.models
 
 from sklearn_rrr._files import write_atomically
 from sklearn_rrr._surroundings import shielded
@@ -178,7 +177,9 @@ def _torchvision_weights(name):
     """Return a dict from the names of torchvision's weights for a backbone to URLs."""
     if name not in FROM_TORCHVISION:
         return {}
-    return {w.name: w.url for w in torchvision.models.get_model_weights(name)}
+    from torchvision.models import get_model_weights  # imports torch.compile's parts: a second
+
+    return {w.name: w.url for w in get_model_weights(name)}
 
 
 def _download(url):

@@ -254,6 +254,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         if first:
             self._split_seed = seed
             settings = self._settings(len(images), seed)
+            settings = replace(settings, max_epochs=settings.max_epochs or 1)
             with drawing(seed + 1):
                 self._net = make_net(self._make_module(backbone), settings)
         else:
@@ -277,7 +278,7 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         used = self._settings_used
         settings = replace(
             self._settings(n_images, used.seed),
-            max_epochs=used.max_epochs,
+            max_epochs=used.max_epochs or 1,  # without epochs, there is no optimiser
             ema_epochs=used.ema_epochs,
             norm_warmup_epochs=used.norm_warmup_epochs,
         )

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torchvision.transforms.v2 import functional as tv
 
 from sklearn_rrr._surroundings import seeded
 
@@ -255,7 +254,9 @@ def _posterisation(x, generator):
 
 
 def _equalisation(x, generator):
-    return tv.equalize((x * 255).round().to(torch.uint8)).float() / 255
+    from torchvision.transforms.v2.functional import equalize  # imports torchvision: a second
+
+    return equalize((x * 255).round().to(torch.uint8)).float() / 255
 
 
 def _solarisation(x, generator):

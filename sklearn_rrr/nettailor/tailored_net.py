@@ -99,6 +99,11 @@ class TailoredNet(ImageNetwork):
                 node.block.requires_grad_(False)
         return self.train(self.training)
 
+    def list_statistics(self):
+        """Return what the head reads, as a list of (module, statistics, channels)."""
+        *_, last = self.branches.nodes.values()
+        return [(last, 1, self.head.weight.shape[2])]
+
     def alphas(self):
         """Return the attention of each path of a soft network, {path: scalar tensor}."""
         attention = {number: node.attention() for number, node in self.branches.nodes.items()}

@@ -78,7 +78,7 @@ def describe(x, n_branches, n):
         squares = rest.square() if rest.requires_grad else rest.square_()  # saves memory and time
         statistics.append(squares.mean((2, 3)).add(EPS).sqrt())
     if n > 2:
-        (above, below), (left, right) = map(_halve, x.shape[2:])
+        (above, below), (left, right) = map(halve, x.shape[2:])
         statistics += [x[:, :, i, j].mean((2, 3)) for i in (above, below) for j in (left, right)]
     return [v.unflatten(1, (n_branches, -1)) for v in statistics]
 
@@ -92,7 +92,7 @@ def name_statistics(n, turned=False):
     return ["mean", "std", *(quadrants[::-1] if turned else quadrants)][:n]
 
 
-def _halve(size):
+def halve(size):
     """Return slices of both halves of an axis; both contain the middle of an odd one."""
     return slice(0, (size + 1) // 2), slice(size // 2, size)
 

@@ -7,6 +7,7 @@ Algorithm 2. B is the batch size, M the number of branches, K the number of clas
 
 import copy
 
+import torch
 from torch import nn
 
 from sklearn_rrr._validation import check_choice
@@ -188,7 +189,13 @@ class RRRNet(ImageNetwork):
 def _make_branches(phase, n_branches):
     """Return a phase of one branch, on the meta device, as one of all branches side by side."""
     widen(phase, n_branches)
-    phase.to_empty(device="cpu")
+    # As phase.to_empty, which imports the compiler of torch, does.
+    for layer in phase.modules():
+        for name, parameter in list(layer.named_parameters(recurse=False)):
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+            setattr(layer, name, nn.Parameter(empty, parameter.requires_grad))
+        for name, buffer in list(layer.named_buffers(recurse=False)):
+            setattr(layer, name, torch.empty(buffer.shape, dtype=buffer.dtype))
     initialise(phase)
     return phase
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sklearn_rrr._unwrapping import preprocess, unwrap
+from sklearn_rrr.images.labels import encode_labels
 
 
 class Display:
@@ -80,6 +81,22 @@ def check_probabilities(probabilities, n_dims):
             "to logits."
         )
     return values
+
+
+def check_labels(y_true, probabilities, classes):
+    """Return the label of each image and the label of each column."""
+    known, labels = encode_labels(y_true, classes)
+    if len(labels) != len(probabilities):
+        raise ValueError(
+            "`y_true` must have one label per image of `probabilities`; got "
+            f"{len(labels)} labels of {len(probabilities)} images."
+        )
+    if len(known) != probabilities.shape[-1]:
+        raise ValueError(
+            f"`classes` must name the {probabilities.shape[-1]} columns of `probabilities`; "
+            f"got {known.tolist()}. Pass for example classes=clf.classes_."
+        )
+    return known[labels], known if classes is None else np.asarray(classes)
 
 
 def check_columns(name, table, columns):

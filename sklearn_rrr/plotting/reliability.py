@@ -4,8 +4,12 @@ import numpy as np
 
 from sklearn_rrr._unwrapping import unwrap
 from sklearn_rrr._validation import check_int
-from sklearn_rrr.images.labels import encode_labels
-from sklearn_rrr.plotting.display import Display, check_probabilities, predict_with
+from sklearn_rrr.plotting.display import (
+    Display,
+    check_labels,
+    check_probabilities,
+    predict_with,
+)
 
 
 class ReliabilityDisplay(Display):
@@ -124,7 +128,7 @@ class ReliabilityDisplay(Display):
         """
         check_int("n_bins", n_bins, 1)
         probabilities = check_probabilities(probabilities, (2, 3))
-        truth, columns = _check_labels(y_true, probabilities, classes)
+        truth, columns = check_labels(y_true, probabilities, classes)
 
         def judge(p):  # (n, K)
             return p.max(1), columns[p.argmax(1)] == truth
@@ -158,22 +162,6 @@ class ReliabilityDisplay(Display):
     def _draw_curve(ax, confidence, accuracy, marker, style):
         used = np.isfinite(confidence)  # empty bins do not interrupt the line
         ax.plot(confidence[used], accuracy[used], marker, **style)
-
-
-def _check_labels(y_true, probabilities, classes):
-    """Return the label of each image and the label of each column."""
-    known, labels = encode_labels(y_true, classes)
-    if len(labels) != len(probabilities):
-        raise ValueError(
-            "`y_true` must have one label per image of `probabilities`; got "
-            f"{len(labels)} labels of {len(probabilities)} images."
-        )
-    if len(known) != probabilities.shape[-1]:
-        raise ValueError(
-            f"`classes` must name the {probabilities.shape[-1]} columns of `probabilities`; "
-            f"got {known.tolist()}. Pass for example classes=clf.classes_."
-        )
-    return known[labels], known if classes is None else np.asarray(classes)
 
 
 def _bin(confidence, correct, n_bins):

@@ -73,6 +73,10 @@ class BranchNet(NeuralNet):
         self.stumps, self.kept = [], False
         return self
 
+    def initialize_optimizer(self, triggered_directly=None):
+        # Without epochs there is none: it would import the compiler of torch, a second.
+        return super().initialize_optimizer() if self.settings.max_epochs else self
+
     def prepare(self, images, training):
         """Move a batch to the device, and augment it in training."""
         if self.kept:
@@ -193,7 +197,11 @@ class BranchNet(NeuralNet):
         ValueError
             If the loss or the result is NaN or infinite, or the memory is exhausted.
         """
-        given = images
+        given, epochs = images, self.settings.max_epochs if epochs is None else epochs
+        if not epochs:
+            self.module_.eval()
+            self._check_result(given)
+            return self
         try:
             with (
                 explained_memory(self.settings.batch_size),

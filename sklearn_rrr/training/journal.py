@@ -201,8 +201,8 @@ class Keeper(Callback):
 def describe(net, modules):
     """Return all that the next epochs of a training depend on."""
     rows = [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
-    remembered = {}
-    for name, callback in net.callbacks_:
+    remembered, begun = {}, hasattr(net, "optimizer_")  # not if there are no epochs
+    for name, callback in net.callbacks_ if begun else ():
         if isinstance(callback, LRScheduler):
             remembered[name] = callback.lr_scheduler_.last_epoch
         for kind, names in REMEMBERED.items():
@@ -211,7 +211,7 @@ def describe(net, modules):
     return {
         "modules": [module.state_dict() for module in modules],
         "frozen": [getattr(module, "frozen_names", None) for module in modules],
-        "optimizer": net.optimizer_.state_dict(),
+        "optimizer": net.optimizer_.state_dict() if begun else None,
         "averages": [average.state_dict() for average in net.averages],
         "history": rows,
         "callbacks": remembered,

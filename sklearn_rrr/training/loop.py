@@ -45,21 +45,28 @@ def make_net(module, settings, callbacks=(), history=(), penalty=None):
         settings=settings,
         penalty=penalty,
         criterion=BranchLoss,
-        optimizer__fused=True,
-        optimizer__weight_decay=settings.weight_decay,
-        optimizer__param_groups=_parameter_groups(settings),
         lr=settings.learning_rate,
         max_epochs=settings.max_epochs,
         train_split=None,
         callbacks=[FiniteLoss(), *callbacks],
         device=str(settings.device),
         verbose=int(settings.verbose >= 2),
-        **OPTIMIZERS[settings.optimizer],
+        **(_optimizer_parameters(settings) if settings.max_epochs else {}),
         **quiet,
     )
     net.initialize()
     net.history_ = History({**epoch, "batches": []} for epoch in history)
     return net
+
+
+def _optimizer_parameters(settings):
+    """Return the arguments of the net that concern the optimiser."""
+    return {
+        "optimizer__fused": True,
+        "optimizer__weight_decay": settings.weight_decay,
+        "optimizer__param_groups": _parameter_groups(settings),
+        **OPTIMIZERS[settings.optimizer],
+    }
 
 
 def _parameter_groups(settings):
