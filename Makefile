@@ -8,7 +8,7 @@ STEPS ?=
 # One that dies ends the run, which would else wait for it.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
-.PHONY: help install demo test test-all lint docs bench-micro bench-memory bench-costs bench-speed bench-paper bench-digits bench-compress bench-basis bench-granularity pretrain-synth50 transfer-synth50 clean
+.PHONY: help install demo test test-all lint docs bench-micro bench-peers bench-memory bench-costs bench-speed bench-paper bench-digits bench-compress bench-basis bench-granularity pretrain-synth50 transfer-synth50 clean
 
 help:
 	@echo "make demo         the main job on real digits (five minutes)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-all     the slow tests, too"
 	@echo "make docs         the documentation as HTML"
 	@echo "make bench-micro  accuracy and speed on a folder of data sets, DATA=$(DATA)"
+	@echo "make bench-peers  beside fastai, skorch and frozen features, on the same sets, DATA=$(DATA)"
 	@echo "make bench-costs  size and latency of the networks"
 	@echo "make bench-speed  training and prediction beside the published procedure (20 minutes)"
 	@echo "make bench-memory time and memory of fit and predict on 400 to 40,000 files"
@@ -53,6 +54,10 @@ docs: install
 
 bench-micro: install
 	$(BIN)/python -m benchmarks.micro --data $(DATA)
+
+bench-peers: install
+	$(BIN)/python -m pip install --quiet --editable ".[peers]"
+	$(BIN)/python -m benchmarks.peers --data $(DATA)
 
 bench-costs: install
 	$(BIN)/python -m benchmarks.costs

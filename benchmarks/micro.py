@@ -13,56 +13,13 @@ import time
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 from joblib import Parallel, delayed
-from PIL import Image
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.linear_model import LogisticRegressionCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from benchmarks.data import find_sets, read_set
-from sklearn_rrr import RRRNetClassifier, load_backbone
+from sklearn_rrr import RRRNetClassifier
 
 RESULTS = Path(__file__).parent / "results"
-
-
-class LastLayerFeatures(TransformerMixin, BaseEstimator):
-    """What users glue together: pooled features of the frozen network, in plain torch."""
-
-    def __init__(self, backbone="efficientnet_lite0", image_size=224):
-        self.backbone = backbone
-        self.image_size = image_size
-
-    def fit(self, X, y=None):
-        return self
-
-    @torch.inference_mode()
-    def transform(self, X):
-        network, _ = load_backbone(self.backbone)
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.mean, network.std))
-        network.fc = torch.nn.Identity()
-        features = []
-        for path in X:
-            image = Image.open(path).convert("RGB").resize([self.image_size] * 2, Image.BILINEAR)
-            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-            features.append(network((pixels - mean)[None] / std)[0])
-        return torch.stack(features).numpy()
-
-
-def glue(random_state):
-    """Return frozen features of the last layer at 224 pixels, with a logistic regression."""
-    regression = LogisticRegressionCV(
-        Cs=np.logspace(-5, -1, 5),
-        l1_ratios=(0,),
-        scoring="accuracy",
-        use_legacy_attributes=False,
-        max_iter=300,
-        random_state=random_state,
-    )
-    return make_pipeline(LastLayerFeatures(), StandardScaler(), regression)
 
 
 # How each set is fitted; functions of a seed.
@@ -79,7 +36,6 @@ WAYS = {
     "1_1_1_1": lambda seed: RRRNetClassifier(random_state=seed, blocks=(1, 1, 1, 1)),
     "1_1_1_1, 8 branches": lambda seed: RRRNetClassifier(random_state=seed, **REDUCED),
     "synth50": lambda seed: RRRNetClassifier("synth50", random_state=seed, **REDUCED),
-    "last layer, 224 px": glue,
 }
 
 

@@ -1,0 +1,1 @@
+"""This package beside what users glue together today: accuracy, time to fit, latency, size."""
