@@ -182,7 +182,8 @@ class RRRNetClassifier(BranchClassifier):
         the same fit, repeated after it was killed, ends in the same model, on the CPU bit for bit.
         A fit with another X, y or parameter is refused until the folder is deleted; a fit that ends
         empties it. It contains pickles: use a folder that you trust. One folder belongs to one
-        fit at a time, so leave it None in a search. ``partial_fit`` ignores it.
+        fit at a time, so leave it None in a search. A Dataset must return the same images each
+        time. ``partial_fit`` ignores it.
     random_state : int, RandomState instance or None, default=None
         Seed of the random weights, the splits, the order of the images and the augmentation.
     verbose : int, default=0

@@ -132,7 +132,7 @@ def _explained(path):
         yield
     except Exception as error:
         raise ValueError(
-            f"{path} is damaged or missing ({error}); delete its folder to start the search again."
+            f"{path} is damaged or missing ({error}); delete its folder to start again."
         ) from error
 
 
