@@ -16,7 +16,6 @@ import torch
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr._surroundings import drawing, shielded
@@ -24,31 +23,17 @@ from sklearn_rrr._version import __version__
 from sklearn_rrr.backbones.block import is_depthwise
 from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy
+from sklearn_rrr.classifiers.incremental import IncrementalMixin
 from sklearn_rrr.classifiers.parameters import ClassifierParameters
 from sklearn_rrr.classifiers.prediction import PredictingMixin
 from sklearn_rrr.classifiers.reading import ReadingMixin
 from sklearn_rrr.images.labels import hold_out
 from sklearn_rrr.networks.costs import count_parameters
-from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.journal import journaling, settle_seed
 from sklearn_rrr.training.loop import make_net, train
 
 VERSIONS = {"sklearn_rrr": __version__, "torch": torch.__version__.split("+")[0]}
 VERSIONS["scikit-learn"] = sklearn.__version__
-
-
-def _trains_on(estimator):
-    """Tell whether partial_fit is available; it reports invalid parameters itself."""
-    try:
-        strategy = estimator._strategy()
-    except (TypeError, ValueError):
-        return True
-    if strategy.cyclic:
-        raise AttributeError(
-            f"`ensemble`={estimator.ensemble!r} trains in cycles and does not support "
-            'partial_fit; use "naive" or "bagging".'
-        )
-    return True
 
 
 def _warn_of_falling_loss(losses):
@@ -67,7 +52,9 @@ def _warn_of_falling_loss(losses):
 
 
 @dataclass(eq=False, repr=False)
-class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, ClassifierParameters):
+class BaseImageClassifier(
+    ReadingMixin, IncrementalMixin, PredictingMixin, ClassifierMixin, ClassifierParameters
+):
     """Base class of image classifiers.
 
     A subclass implements ``_load_backbone()`` and ``_make_module(backbone)``. It extends
@@ -196,95 +183,6 @@ class BaseImageClassifier(ReadingMixin, PredictingMixin, ClassifierMixin, Classi
         images = self._weigh(images, self.module_, self._split_seed)
         self._net = train(self.module_, images, None, settings, **hooks)
         self._finish(self.module_, settings)
-
-    @available_if(_trains_on)
-    @shielded()
-    def partial_fit(self, X, y=None, classes=None, sample_weight=None):
-        """Train for one more epoch, on the given images.
-
-        The learning rate is constant, whatever `lr_schedule` is, and weights are not averaged.
-        After :meth:`fit`, training continues from its final weights with a new optimiser. Later
-        calls keep the optimiser, unless a training parameter was set or the estimator was
-        pickled in between. The first call, if there was no fit, builds the network, determines
-        the scale of the pixels and adapts the norms of frozen parts to its images. Later
-        changes of the network's parameters need a new :meth:`fit`.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`.
-        y : array-like of shape (n,)
-            Labels, each in `classes`.
-        classes : array-like of shape (n_classes,), default=None
-            All labels that may occur in any call; required at the first call only.
-        sample_weight : array-like of shape (n,), default=None
-            As in :meth:`fit`; only their ratios within one call matter.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-        """
-        self._check_parameters()
-        first = not hasattr(self, "module_")
-        if not first and isinstance(self.module_, StackedNet):
-            raise ValueError(
-                "partial_fit cannot train a network with a companion. Fit with "
-                'fine_tuning=FineTuning(companion="none").'
-            )
-        if first and classes is None:
-            raise ValueError("`classes` must be passed at the first call to partial_fit.")
-        if not first:
-            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-                raise ValueError(
-                    f"`classes`={classes!r} differs from the classes of the earlier calls, "
-                    f"{self.classes_.tolist()}. Pass it at the first call only."
-                )
-            classes = self.classes_
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "`class_weight`='balanced' is not supported by partial_fit, which sees the class "
-                "counts of one call only; use a dict, or pass `sample_weight`."
-            )
-        seed = self._draw_seed()
-        with drawing(seed):
-            backbone = self._load_backbone() if first else None
-        size = self._default_size(backbone) if first else None
-        images = self._read_set(X, y, sample_weight, size, classes)
-        if first:
-            self._split_seed = seed
-            settings = self._settings(len(images), seed)
-            settings = replace(settings, max_epochs=settings.max_epochs or 1)
-            with drawing(seed + 1):
-                self._net = make_net(self._make_module(backbone), settings)
-        else:
-            settings = self._renew_net(len(images))
-        draw = [settings.seed, len(self._net.history)]
-        images = self._weigh(images, self._net.module_, draw)
-        if first:
-            self._net.warm_up(images)
-        self._folded = {}  # outdated even if training is interrupted
-        try:
-            with self._keeping_interrupted(self._net.module_, settings):
-                self._net.run(images, epochs=1)
-            self._finish(self._net.module_, settings)
-        except ValueError:  # the weights are useless now
-            self._forget()
-            raise
-        return self
-
-    def _renew_net(self, n_images):
-        """Create a new net if a training parameter has changed; return the settings."""
-        used = self._settings_used
-        settings = replace(
-            self._settings(n_images, used.seed),
-            max_epochs=used.max_epochs or 1,  # without epochs, there is no optimiser
-            ema_epochs=used.ema_epochs,
-            norm_warmup_epochs=used.norm_warmup_epochs,
-        )
-        if not hasattr(self, "_net") or settings != self._net.settings:
-            self._net = self._wrap_module(settings)
-        return settings
 
     def _wrap_module(self, settings):
         epochs = self.history_.to_dict("records")
