@@ -27,8 +27,8 @@ from sklearn_rrr.backbones.state_dict import check_state
 from sklearn_rrr.classifiers.baselines import FineTuningClassifier, LastLayerClassifier
 from sklearn_rrr.classifiers.ensembles import ENSEMBLES
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
-from sklearn_rrr.deployment.onnx_classifier import decode_array
-from sklearn_rrr.images.sources import ImageFormat
+from sklearn_rrr.deployment.onnx_files import decode_array
+from sklearn_rrr.images.image_format import ImageFormat
 from sklearn_rrr.nettailor.fine_tuning import TailoringFineTuning
 from sklearn_rrr.nettailor.nettailor_classifier import NetTailorClassifier
 from sklearn_rrr.nettailor.tailored_net import TailoredNet

@@ -1,35 +1,30 @@
 """Predict with an exported classifier, without importing torch or torchvision."""
 
-import json
-import os
-import threading
-import warnings
-from functools import cache
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import validate_data
 
-from sklearn_rrr._files import digest_bytes
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
-from sklearn_rrr.images.decoding import decode_file, decode_pil, is_animated, to_rgb
+from sklearn_rrr.deployment.onnx_engines import ENGINES
+from sklearn_rrr.deployment.onnx_files import is_sealed, read_metadata
+from sklearn_rrr.images.decoding import BadImages
+from sklearn_rrr.images.forms import is_dataset, is_tensor, sort_input
+from sklearn_rrr.images.readers import make_reader
+from sklearn_rrr.images.resizing import NumpyResizer
 
-ENGINES = ("onnxruntime", "openvino")
 PRECISIONS = ("fp32", "bf16")
 BATCH = 64
-METADATA = ("classes", "image_size")
-WANTED = "X must be uint8 images, (n, h, w) or (n, h, w, c), or a list of images or paths"
-EIGHT_BITS = "images must have 8 bits per channel, such as gray or RGB"
-CONVERT = "Scale it to 0 to 255 and convert it to mode 'L'."
 
 
 class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
     """Classifier read from a file written by :func:`~sklearn_rrr.export_onnx`.
 
-    Predictions run in ONNX Runtime or OpenVINO, without torch. The classifier needs no fitting;
-    the file is read at the first prediction.
+    Predictions run in ONNX Runtime or OpenVINO, without torch. Images are read as the exported
+    classifier reads them. The classifier needs no fitting; the file is read at the first
+    prediction.
 
     Parameters
     ----------
@@ -41,7 +36,8 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Arithmetic precision. "bf16" needs OpenVINO, and is meant for processors with bf16
         instructions; its probabilities agree with those of "fp32" to about two digits.
     n_threads : int or None, default=None
-        Number of threads, at least 1. None leaves the choice to the engine.
+        Number of threads that run the network and read image files, at least 1. None leaves the
+        choice to the engine; files are then read by as many threads as OpenMP would use.
 
     Attributes
     ----------
@@ -49,6 +45,14 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Class labels of the exported classifier.
     image_size_ : int
         Height and width in pixels to which images are resized.
+    image_shape_in_ : tuple or None
+        Shape (h, w) or (h, w, c) of the images passed to `fit` of the exported classifier, or
+        None if they may differ in size.
+    n_features_in_ : int
+        Number of features. Defined if the exported classifier was fitted on rows.
+    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+        Column names. Defined if the exported classifier was fitted on a frame of rows whose column
+        names are all strings.
 
     See Also
     --------
@@ -97,17 +101,35 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
 
     @property
     def classes_(self):
-        return self._metadata("classes_", 0)
+        return self._attribute("classes_", "classes")
 
     @property
     def image_size_(self):
-        return self._metadata("image_size_", 1)
+        return self._attribute("image_size_", "image_size")
 
-    def _metadata(self, name, index):
+    @property
+    def image_shape_in_(self):
+        return self._attribute("image_shape_in_", "format").shape
+
+    @property
+    def n_features_in_(self):
+        return self._attribute_of_rows("n_features_in_", "n_features")
+
+    @property
+    def feature_names_in_(self):
+        return self._attribute_of_rows("feature_names_in_", "feature_names")
+
+    def _attribute(self, name, field):
         try:
-            return self._open()[index]
+            return getattr(self._open()[0], field)
         except (ValueError, ImportError) as error:  # so that hasattr returns False
             raise AttributeError(f"{name} is not available: {error}") from error
+
+    def _attribute_of_rows(self, name, field):
+        value = self._attribute(name, field)
+        if value is None:
+            raise AttributeError(f"{name} is not available: the fit of this classifier set none.")
+        return value
 
     def predict_proba(self, X):
         """Predict the probability of each class.
@@ -115,9 +137,11 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            uint8 array of shape (n, h, w) or (n, h, w, c), in gray, RGB or RGBA; or a list, 1-D
-            array or Series of such images, of PIL images with 8 bits per channel, or of paths.
-            Items may differ in size. Decoding is the same as in :class:`RRRNetClassifier`.
+            Anything that `predict_proba` of the exported classifier accepts, except torch tensors
+            and Datasets: an array of shape (n, h, w), (n, h, w, c) or (n, c, h, w); rows of shape
+            (n, n_features), if it was fitted on rows; or a list, 1-D array, Series or frame of
+            one column, of arrays, PIL images or paths, which may differ in size. White levels and
+            errors are the same, too.
 
         Returns
         -------
@@ -127,8 +151,9 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the exported file or an image file cannot be read, or if images have another
-            shape or dtype.
+            If the exported file cannot be read, or if the exported classifier would not accept X.
+        TypeError
+            If X contains torch objects or no images.
         ImportError
             If the engine is not installed.
         """
@@ -162,15 +187,39 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         y : ndarray of shape (n,)
             Labels with the largest probability.
         """
-        classes, _, _ = self._open()
-        return classes[self.predict_proba(X).argmax(1)]
+        return self._open()[0].classes[self.predict_proba(X).argmax(1)]
 
     def _predict(self, X, output):
-        _, _, run = self._open()
-        return np.concatenate([run(batch)[output] for batch in _batches(X)])
+        """Return one output of the graph, batch by batch; one error names all bad images."""
+        exported, run = self._open()
+        reader, outputs, bad = self._make_reader(X, exported), [], []
+        for start in range(0, len(reader), BATCH):
+            indices = np.arange(start, min(start + BATCH, len(reader)))
+            try:
+                images = reader.load(indices, exported.image_size)
+            except BadImages as error:  # continue, to collect all of them
+                bad += error.bad
+                continue
+            if not bad:
+                outputs.append(run(_as_bytes(images))[output])
+        if bad:
+            raise BadImages(bad, len(reader))
+        return np.concatenate(outputs)
+
+    def _make_reader(self, X, exported):
+        """Return a reader of X that reads as the exported classifier does."""
+        _refuse_torch(X)
+        kind, X = sort_input(X)
+        if kind == "items":
+            for item in X:
+                _refuse_torch(item)
+        if kind == "rows":
+            X = validate_data(self, X, reset=False)
+        resizer, limit = NumpyResizer(self.n_threads), exported.max_image_pixels
+        return make_reader(kind, X, resizer, fitted=exported.format, max_pixels=limit)
 
     def _open(self):
-        """Return (classes, image size, function); read the file again if anything changed."""
+        """Return (Exported, function that runs the graph); read the file again if it changed."""
         self._check_parameters()
         path = Path(self.path)
         if not path.is_file():
@@ -182,7 +231,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         return self._opened[1]
 
     def _check_parameters(self):
-        for name, allowed in (("engine", ENGINES), ("precision", PRECISIONS)):
+        for name, allowed in (("engine", tuple(ENGINES)), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
                 choices = ", ".join(map(repr, allowed))
                 raise ValueError(f"`{name}` must be one of {choices}; got {getattr(self, name)!r}.")
@@ -193,10 +242,9 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
             raise ValueError(f"`n_threads` must be an int >= 1 or None; got {n!r}.")
 
     def _read(self, path):
-        start = _start_openvino if self.engine == "openvino" else _start_onnxruntime
         content = Path(path).read_bytes()
         try:
-            run, metadata = start(content, self.n_threads, self.precision)
+            run, metadata = ENGINES[self.engine](content, self.n_threads, self.precision)
         except ImportError as error:
             raise ImportError(
                 f"`engine`={self.engine!r} is not installed: pip install {self.engine}."
@@ -204,10 +252,9 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         except Exception as error:  # each engine raises its own types
             raise ValueError(f"{path} cannot be run by {self.engine}: {error}") from error
         try:
-            classes = decode_array(json.loads(metadata["classes"]))
             if not is_sealed(content):
                 raise ValueError("its checksum is missing or wrong")
-            return classes, int(metadata["image_size"]), run
+            return read_metadata(metadata), run
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} was not written by sklearn_rrr.export_onnx, or is damaged: {error!r}."
@@ -217,129 +264,14 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         return {k: v for k, v in super().__getstate__().items() if k != "_opened"}
 
 
-def decode_array(record):
-    """Return the array of {"array": list, "dtype": str}: numbers, booleans, strings or objects.
-
-    The length of strings is inferred: an excessive one in a damaged dtype would exhaust memory.
-    """
-    dtype = np.dtype(record["dtype"])
-    if dtype.kind not in "biufUO":
-        raise ValueError(f"dtype {dtype}")
-    return np.array(record["array"], dtype=str if dtype.kind == "U" else dtype)
-
-
-# ------------------------------------------------------------------------------ checksum
-
-# A last entry of the model's metadata, as protobuf writes it: field 14 of the model is a pair of a
-# key and a value, which are its fields 1 and 2.
-SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"
-
-
-def seal(content):
-    """Append the SHA-256 of an ONNX file to it, as an entry of its metadata."""
-    return content + SEAL + digest_bytes(content).encode()
-
-
-def is_sealed(content):
-    """Tell whether an ONNX file is as :func:`seal` wrote it."""
-    end = len(content) - len(SEAL) - 64
-    return end > 0 and content[end:] == seal(content[:end])[end:]
-
-
-# -------------------------------------------------------------------------------- images
-
-
-def _batches(X):
-    """Yield uint8 batches (n, h, w, 3); all images of a batch have the same size."""
-    if isinstance(X, np.ndarray) and X.ndim in (3, 4) and len(X):
-        if X.ndim == 3 and X.shape[2] in (1, 3, 4):
-            raise ValueError(
-                f"X has the shape {X.shape}, which could be one image. Add a batch axis, "
-                "X[np.newaxis], to one image, or a channel axis, X[..., np.newaxis], to gray ones."
-            )
-        yield from (_as_rgb(X[start : start + BATCH]) for start in range(0, len(X), BATCH))
-    elif (isinstance(X, (list, tuple)) or getattr(X, "ndim", 0) == 1) and len(X):
-        yield from (_as_rgb(_decode(image)[None]) for image in X)
-    else:
-        shape = f" of shape {X.shape}" if isinstance(X, np.ndarray) else ""
-        raise ValueError(f"{WANTED}, at least one; got a {type(X).__name__}{shape}.")
-
-
-def _decode(image):
-    """Return the pixels of an image file, PIL image or array-like."""
-    if isinstance(image, (str, os.PathLike)):
-        pixels, animated = decode_file(image)
-        if pixels.dtype != np.uint8:
-            raise ValueError(f"{os.fsdecode(image)!r}: {EIGHT_BITS}; it has more. {CONVERT}")
-    elif isinstance(image, Image.Image):
-        if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-            raise ValueError(f"{EIGHT_BITS}; got the mode {image.mode!r}. {CONVERT}")
-        pixels, animated = decode_pil(image), is_animated(image)
-    else:
-        return np.asarray(image)
-    if animated:
-        warnings.warn(f"{image} has several frames; only one is used.", stacklevel=2)
-    return pixels
-
-
-def _as_rgb(images):
-    n_axes, shape = images.ndim, images.shape[1:]
-    if n_axes == 3:
-        images = images[..., None]
-    channels = images.shape[3] if images.ndim == 4 else 0
-    if images.dtype != np.uint8 or channels not in (1, 3, 4) or 0 in shape:
-        raise ValueError(
-            f"{WANTED}; got {images.dtype} of shape {shape} as one image. Put channels last and "
-            "scale values to uint8, with 255 for white."
+def _refuse_torch(X):
+    if is_tensor(X) or is_dataset(X):
+        raise TypeError(
+            f"OnnxClassifier reads no objects of torch; got a {type(X).__name__}. Pass the array "
+            "X.numpy() of a tensor, or a list of the images of a Dataset."
         )
-    return np.ascontiguousarray(to_rgb(images))
 
 
-# ------------------------------------------------------------------------------- engines
-
-
-def _start_onnxruntime(content, n_threads, precision):
-    """Return a function that maps images to the outputs, and the file's metadata."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_threads or 0
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    metadata = session.get_modelmeta().custom_metadata_map
-    return lambda images: session.run(None, {"images": images}), metadata
-
-
-_first_use = threading.Lock()
-
-
-@cache
-def _openvino_core():
-    """Return the process's only OpenVINO core, which is never released.
-
-    OpenVINO's CPU plugin gives the thread that first compiles a model an alternate signal stack,
-    and unmaps it with the last model, in whichever thread; the next signal would then be fatal.
-    """
-    import openvino
-
-    return openvino.Core()
-
-
-def _start_openvino(content, n_threads, precision):
-    with _first_use:
-        core = _openvino_core()
-    model = core.read_model(content)
-    try:
-        metadata = {k: model.get_rt_info(["framework", k]).astype(str) for k in METADATA}
-    except RuntimeError:  # the file has no such metadata
-        metadata = {}
-    config = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
-    if n_threads:
-        config["INFERENCE_NUM_THREADS"] = n_threads
-    compiled, own = core.compile_model(model, "CPU", config), threading.local()
-
-    def run(images):
-        if not hasattr(own, "request"):  # a request is not thread-safe
-            own.request = compiled.create_infer_request()
-        return list(own.request.infer([images]).values())
-
-    return run, metadata
+def _as_bytes(images):
+    """Return images as float32 in [0, 255], the input of the graph."""
+    return images.astype(np.float32) if images.dtype == np.uint8 else images * np.float32(255)

@@ -1,13 +1,15 @@
-"""Classify X: rows, one array, or a sequence of images."""
+"""Classify X: rows, one array, or a sequence of images.
+
+This needs no torch: X contains nothing of torch if torch is not imported.
+"""
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy import sparse
-from torch.utils.data import Dataset, Subset
 
 from sklearn_rrr.images.decoding import BadImages
 from sklearn_rrr.images.layout import ADD_AXIS
@@ -28,17 +30,17 @@ def sort_input(X):
             f"X must hold a batch of images; got one {type(X).__name__}. {ADD_AXIS} "
             "Use load_image_folder to list the images of a folder."
         )
-    if isinstance(X, Dataset) and hasattr(X, "__len__"):
+    if is_dataset(X) and hasattr(X, "__len__"):
         return "items", DatasetImages(X)
     if np.ma.is_masked(X):
         raise ValueError("X has masked values, which images cannot have; fill them: X.filled(0).")
     if sparse.issparse(X):
         return "rows", X
-    if isinstance(X, torch.Tensor):
+    if is_tensor(X):
         X = as_numpy(X)
     elif isinstance(X, Sequence):  # a tuple, deque …
         X = list(X)
-    elif isinstance(X, (Iterable, Dataset)) and not hasattr(X, "__array__"):
+    elif (isinstance(X, Iterable) or is_dataset(X)) and not hasattr(X, "__array__"):
         raise TypeError(f"{FORMS}; got a {type(X).__name__}. Pass list(X) or a loader's Dataset.")
     if (items := _as_items(X)) is not None:
         return "items", items
@@ -53,6 +55,16 @@ def sort_input(X):
             else f"Images must be numbers; got an array of {array.dtype}."
         )
     return "array", array
+
+
+def is_tensor(item):
+    """Tell whether an object is a torch.Tensor."""
+    return isinstance(item, getattr(sys.modules.get("torch"), "Tensor", ()))
+
+
+def is_dataset(X):
+    """Tell whether an object is a torch Dataset."""
+    return isinstance(X, getattr(sys.modules.get("torch.utils.data"), "Dataset", ()))
 
 
 def _refuse_paths_in_columns(X):
@@ -108,7 +120,7 @@ def _as_array(X):
 
 
 def _is_picture(item):
-    if isinstance(item, (np.ndarray, torch.Tensor)):
+    if isinstance(item, np.ndarray) or is_tensor(item):
         return item.ndim >= 2
     return isinstance(item, Image.Image)
 
@@ -139,7 +151,7 @@ def find_labels(X, y, name):
     ValueError
         If there are no labels, or the Dataset fails to return an item.
     """
-    if y is None and isinstance(X, Dataset):
+    if y is None and is_dataset(X):
         y = DatasetImages(X).labels()
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
@@ -148,26 +160,35 @@ def find_labels(X, y, name):
 
 def as_numpy(item):
     """Convert an array-like, or a tensor on any device, to an array."""
-    if isinstance(item, torch.Tensor):
+    if is_tensor(item):
         item = item.detach().cpu()
         item = (item.float() if item.is_floating_point() else item).numpy()
     return np.asarray(item)
 
 
 class DatasetImages:
-    """Images of a torch Dataset whose items are images or (image, label)."""
+    """Images of a torch Dataset whose items are images or (image, label).
 
-    def __init__(self, dataset):
-        self.dataset = dataset
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+    numbers : sequence of int or None, default=None
+        Which items are used; None uses all.
+    """
+
+    def __init__(self, dataset, numbers=None):
+        self.dataset, self.numbers = dataset, numbers
 
     def __len__(self):
-        return len(self.dataset)
+        return len(self.dataset if self.numbers is None else self.numbers)
 
     def __getitem__(self, i):
         return self._read(i)[0]
 
     def select(self, indices):
-        return DatasetImages(Subset(self.dataset, list(map(int, indices))))
+        """Return the images at `indices`, which are not read yet."""
+        numbers = range(len(self)) if self.numbers is None else self.numbers
+        return DatasetImages(self.dataset, [numbers[int(i)] for i in indices])
 
     def labels(self):
         """Return the labels of the dataset, or None if its items have none.
@@ -194,7 +215,7 @@ class DatasetImages:
     def _read(self, i):
         """Return (image,) or (image, label, …)."""
         try:
-            item = self.dataset[i]
+            item = self.dataset[i if self.numbers is None else self.numbers[i]]
         except Exception as error:  # user code may raise anything
             raise ValueError(f"the Dataset raised {type(error).__name__}: {error}") from error
         return split_item(item, from_dataset=True)

@@ -5,8 +5,6 @@ import warnings
 
 import numpy as np
 
-from sklearn_rrr._validation import plain
-
 SMALLEST_PICTURE = 8  # pixels; smaller inputs are not pictures, so not augmented
 ADD_AXIS = (
     "A single image needs the batch axis: X[np.newaxis] for an array, else [image] or [path]."
@@ -32,7 +30,7 @@ def infer_row_shape(n_features, image_shape=None):
             stacklevel=2,
         )
         return (1, n_features), False
-    shape = plain(image_shape)
+    shape = image_shape.tolist() if isinstance(image_shape, np.ndarray) else image_shape
     if not (
         isinstance(shape, (tuple, list))
         and len(shape) in (2, 3)

@@ -90,6 +90,9 @@ def test_branches_disagree_about_a_class_never_seen():
         train = order[y[order] != left_out][:300]
         test = np.setdiff1d(order, train)
         clf = RRRNetClassifier(
+            "synth50",
+            blocks=(1, 1, 1, 1),
+            n_branches=8,
             image_size=32,
             max_epochs=15,
             fine_tuning=FineTuning(augmentation="none"),

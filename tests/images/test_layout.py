@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sklearn_rrr.images.image_format import ImageFormat
 from sklearn_rrr.images.layout import array_shape, infer_row_shape, is_channels_first
-from sklearn_rrr.images.sources import ImageFormat
 
 GRAY = ImageFormat("array", (8, 8))
 COLOUR = ImageFormat("array", (8, 8, 3))

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from sklearn_rrr.images.decoding import BadImages
 from sklearn_rrr.images.forms import DatasetImages, sort_input
-from sklearn_rrr.images.sources import ImageFormat, as_unit_float, make_source
+from sklearn_rrr.images.image_format import ImageFormat
+from sklearn_rrr.images.sources import as_unit_float, make_source
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (4, 9, 12, 3), dtype=np.uint8)
