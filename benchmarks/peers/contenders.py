@@ -3,9 +3,9 @@
 What others do is written as their documentation does it, in plain torch, skorch or fastai.
 """
 
-import os
-import tempfile
+import io
 
+import joblib
 import numpy as np
 import torch
 from PIL import Image
@@ -53,11 +53,12 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
     """Pooled outputs of the frozen network's last layer, in batches, in plain torch."""
 
     def fit(self, X, y=None):
+        self.network_ = load_network().eval()
         return self
 
     @torch.inference_mode()
     def transform(self, X):
-        network = load_network().eval()
+        network = self.network_
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.mean, network.std))
         features = []
         for start in range(0, len(X), BATCH):
@@ -198,25 +199,12 @@ CONTENDERS = {
 
 def count_bytes(estimator):
     """Return the size of a fitted estimator in bytes: its weights, or what joblib writes."""
-    import joblib
-
     if isinstance(estimator, FastaiFineTuning):
         module = estimator.learner_.model
     elif isinstance(estimator, SkorchFineTuning):
         module = estimator.net_.module_
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "model")
-            joblib.dump(estimator, path)
-            size = os.path.getsize(path)
-        needs_network = any(isinstance(step, FrozenFeatures) for step in _steps(estimator))
-        return size + (_module_bytes(load_network()) if needs_network else 0)
-    return _module_bytes(module)
-
-
-def _steps(estimator):
-    return [step for _, step in getattr(estimator, "steps", [])]
-
-
-def _module_bytes(module):
+        buffer = io.BytesIO()
+        joblib.dump(estimator, buffer)
+        return buffer.tell()
     return sum(tensor.nbytes for tensor in module.state_dict().values())
