@@ -14,7 +14,7 @@ help:
 	@echo "make demo         the main job on real digits (five minutes)"
 	@echo "make test         lint and fast tests"
 	@echo "make test-all     the slow tests, too"
-	@echo "make docs         the documentation as HTML"
+	@echo "make docs         the documentation as HTML, with its examples (five minutes)"
 	@echo "make bench-micro  accuracy and speed on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-peers  beside fastai, skorch and frozen features, on the same sets, DATA=$(DATA)"
 	@echo "make bench-costs  size and latency of the networks"
@@ -50,7 +50,7 @@ test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL)
 
 docs: install
-	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W -q -b html docs docs/_build
 
 bench-micro: install
 	$(BIN)/python -m benchmarks.micro --data $(DATA)
@@ -90,4 +90,4 @@ transfer-synth50: install
 	$(BIN)/python -m pretraining.trials --data $(DATA)
 
 clean:
-	rm -rf $(VENV) build *.egg-info docs/_build
+	rm -rf $(VENV) build *.egg-info docs/_build docs/generated docs/auto_examples

@@ -15,8 +15,6 @@ from sklearn.model_selection import train_test_split
 from sklearn_rrr import BlockSelector, RRRNetClassifier
 from sklearn_rrr.plotting import BlockSelectionDisplay, TrainingCurveDisplay
 
-PICTURE = "block_selection.png"
-
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
     X / 16, y, train_size=400, stratify=y, random_state=0
@@ -27,7 +25,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 clf = RRRNetClassifier("synth50", n_branches=1, image_size=32, random_state=0)
 selector = BlockSelector(
     clf, order="cyclic", tolerance=None, max_blocks=8, epochs_per_step=3, validation_fraction=0.33,
-    control=True, verbose=1,
+    control=True,
 )  # fmt: skip
 selector.fit(X_train, y_train)
 columns = ["blocks", "score", "parameters", "latency_ms", "epochs", "control"]
@@ -39,5 +37,4 @@ BlockSelectionDisplay.from_estimator(selector, ax=left)
 TrainingCurveDisplay.from_estimator(selector, ax=right)
 left.set_title("networks tried")
 right.set_title(f"last training of {selector.blocks_}")
-figure.savefig(PICTURE, dpi=80)
-print(f"The search is drawn in {PICTURE}")
+plt.show()

@@ -18,8 +18,6 @@ from sklearn_rrr import RRRNetClassifier
 from sklearn_rrr.plotting import BranchAgreementDisplay, CostRadarDisplay, ReliabilityDisplay
 
 LEFT_OUT = 4
-PICTURE = "ensemble_uncertainty.png"
-
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
     X / 16, y, train_size=500, test_size=500, stratify=y, random_state=0
@@ -63,5 +61,4 @@ axes["information"].legend()
 CostRadarDisplay.from_estimators(models, errors=errors, ax=axes["costs"], repeats=10)
 for name, ax in axes.items():
     ax.set_title(f"{name} (AUROC {auroc:.2f})" if name == "information" else name)
-figure.savefig(PICTURE, dpi=80)
-print(f"Agreement, reliability, information and costs are drawn in {PICTURE}")
+plt.show()

@@ -14,8 +14,6 @@ import numpy as np
 from pretraining.synthesis import SOURCES, SyntheticImages
 
 N_CLASSES = 6
-PICTURE = "synthetic_images.png"
-
 images = SyntheticImages(dict.fromkeys(SOURCES, N_CLASSES), per_class=2, seed=7)
 
 # Image i belongs to class i modulo the number of classes; classes are numbered source by source.
@@ -34,5 +32,4 @@ for name, row, drawn in zip(SOURCES, axes, pairs, strict=True):
         ax.imshow(image)
         ax.set(xticks=[], yticks=[])
 figure.tight_layout(pad=0.3)
-figure.savefig(PICTURE, dpi=80)
-print(f"{images.n_classes} classes of {len(SOURCES)} sources are drawn in {PICTURE}")
+plt.show()

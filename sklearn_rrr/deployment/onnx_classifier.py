@@ -50,7 +50,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         None if they may differ in size.
     n_features_in_ : int
         Number of features. Defined if the exported classifier was fitted on rows.
-    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str
         Column names. Defined if the exported classifier was fitted on a frame of rows whose column
         names are all strings.
 
