@@ -39,6 +39,7 @@ ConfusionMatrixDisplay.from_estimator(clf, X_test, y_test, colorbar=False)
 # The gallery shows the misread images whose label has the smallest probability. The wrong labels
 # come first: nobody would read these digits as their labels say.
 
+# sphinx_gallery_thumbnail_number = 2
 display = ErrorGalleryDisplay.from_estimator(clf, X_test, y_test, n=12)
 print(f"{display.n_errors} errors; the worst are at {display.indices[:5]}")
 
