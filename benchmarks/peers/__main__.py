@@ -76,8 +76,9 @@ def write_table(rows, path):
     heads += "1 image, ms", "MB", "sets"
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, row in table.iterrows():
+        others = "" if np.isnan(row.iloc[1]) else f"{row.iloc[1]:.3f}"
         lines.append(
-            f"| {name} | {row.iloc[0]:.3f} | {row.iloc[1]:.3f} | {row.fit_seconds:.1f} | "
+            f"| {name} | {row.iloc[0]:.3f} | {others} | {row.fit_seconds:.1f} | "
             f"{row.images_per_second:.0f} | {row.one_image_ms:.0f} | {row.megabytes:.1f} | "
             f"{row.sets:.0f} |"
         )
@@ -87,19 +88,18 @@ def write_table(rows, path):
 
 
 def draw(rows, path):
-    """Draw accuracy against seconds to fit."""
+    """Draw accuracy against seconds to fit, of the contenders that were fitted to all sets."""
     import matplotlib.pyplot as plt
 
     table = summarise(rows)
+    table = table[table.sets == table.sets.max()]
     figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    for name, row in table.iterrows():
-        ours = name.startswith("sklearn_rrr")
-        ax.scatter(row.fit_seconds, row.accuracy, 60, color="C0" if ours else "C7", zorder=3)
-        place = {"xytext": (6, -3), "textcoords": "offset points"}
-        ax.annotate(name, (row.fit_seconds, row.accuracy), **place, fontsize=8)
+    for i, (name, row) in enumerate(table.iterrows()):
+        marker = "o" if name.startswith("sklearn_rrr") else "s"
+        ax.scatter(row.fit_seconds, row.accuracy, 70, f"C{i}", marker, label=name, zorder=3)
     ax.set(xscale="log", xlabel="seconds to fit (median)", ylabel="test accuracy (mean)")
-    ax.margins(x=0.35)
     ax.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=120)
 
 
