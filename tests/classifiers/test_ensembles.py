@@ -336,12 +336,10 @@ def test_the_ensemble_beats_its_branches_on_digits(ensemble):
     together, alone = [], []
     for seed in range(5):
         A, B, a, b = train_test_split(X / 16, y, train_size=300, stratify=y, random_state=seed)
-        clf = RRRNetClassifier(ensemble=ensemble, image_size=32, random_state=seed)
-        P = (
-            clf.set_params(max_epochs=15, fine_tuning__augmentation="none")
-            .fit(A, a)
-            .predict_branches(B)
-        )
+        branches = {"blocks": (1, 1, 1, 1), "n_branches": 8, "ensemble": ensemble}
+        clf = RRRNetClassifier("synth50", **branches, image_size=32, random_state=seed)
+        clf.set_params(max_epochs=15, fine_tuning__augmentation="none")
+        P = clf.fit(A, a).predict_branches(B)
         together.append((P.mean(1).argmax(1) == b).mean())
         alone.append((P.argmax(2) == b[:, None]).mean())
     assert np.mean(together) > np.mean(alone)
