@@ -11,7 +11,7 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 .PHONY: help install demo test test-all lint docs bench-micro bench-peers bench-memory bench-costs bench-speed bench-paper bench-digits bench-compress bench-basis bench-granularity pretrain-synth50 transfer-synth50 clean
 
 help:
-	@echo "make demo         the main job on real digits (five minutes)"
+	@echo "make demo         the main job on real digits (two minutes, and two to install)"
 	@echo "make test         lint and fast tests"
 	@echo "make test-all     the slow tests, too"
 	@echo "make docs         the documentation as HTML, with its examples (five minutes)"
