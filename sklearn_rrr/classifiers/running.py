@@ -2,11 +2,10 @@
 
 import warnings
 
-import numpy as np
 import torch
 
 from sklearn_rrr._validation import resolve_device
-from sklearn_rrr.images.decoding import BadImages
+from sklearn_rrr.images.readers import read_batches
 from sklearn_rrr.networks.inference_copy import make_inference_copy
 from sklearn_rrr.training.devices import explained_memory, prediction_batch
 
@@ -30,32 +29,26 @@ class RunningMixin:
 
         `network` is an inference copy. One error names all images that cannot be read.
         """
-        bad, size = [], prediction_batch(device, network.first_output_bytes(self.image_size_))
-        for start in range(0, len(source), size):
-            index = np.arange(start, min(start + size, len(source)))
-            try:
-                images = source.load(index, self.image_size_)
-            except BadImages as error:  # continue, to collect all of them
-                bad += error.bad
-                continue
-            if not bad:
-                with explained_memory(size):
-                    outputs = self._forward(network, images, device, compute)
-                if not torch.isfinite(outputs).all():
-                    raise ValueError(
-                        "The network's outputs are NaN or infinite for some images: its weights "
-                        "are damaged, or its precision is too low. Fit it again, or use "
-                        "precision='fp32'."
-                    )
-                yield outputs
-        if bad:
-            raise BadImages(bad, len(source))
+        size = prediction_batch(device, network.first_output_bytes(self.image_size_))
+        for images in read_batches(source, self.image_size_, size):
+            with explained_memory(size):
+                outputs = self._forward(network, images, device, compute)
+            if not torch.isfinite(outputs).all():
+                raise ValueError(
+                    "The network's outputs are NaN or infinite for some images: its weights are "
+                    "damaged, or its precision is too low. Fit it again, or use precision='fp32'."
+                )
+            yield outputs
+
+    def _make_inference_copy(self, network, device):
+        """Return a copy of a network that predicts as :meth:`predict_proba` does."""
+        return make_inference_copy(network, device, fuse=self.precision != "bf16")
 
     def _fold(self, device):
         """Return the inference copy of the network on a device; the last one is cached."""
         network = self._folded.get(device)
         if network is None:
-            network = make_inference_copy(self.module_, device, fuse=self.precision != "bf16")
+            network = self._make_inference_copy(self.module_, device)
             # Small products are rounded by the place of an image in its batch: to 16 digits, here.
             if device.type != "mps":  # which has no double precision
                 network.head.double()

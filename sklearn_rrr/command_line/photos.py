@@ -62,10 +62,8 @@ def read_photos(args, groups=None, skip_bad=True):
     note(f"Checking {len(bunch.paths)} files ...")
     report = report_images(bunch)
     say(report)
-    for path, reason in report.bad[:LISTED]:
-        note(f"  {path}: {reason}")
-    if len(report.bad) > LISTED:
-        note(f"  and {len(report.bad) - LISTED} more")
+    if report.bad:
+        note(list_bad(report.bad))
     if report.bad and not skip_bad:
         raise CommandError(
             f"{len(report.bad)} of {report.n_images} files cannot be read. Mend or remove them, "
@@ -77,6 +75,14 @@ def read_photos(args, groups=None, skip_bad=True):
         raise CommandError(f"none of the {report.n_images} files can be read.")
     parts = (bunch.paths, bunch.target, bunch.split, bunch.groups)
     return Photos(*(None if part is None else part[good] for part in parts), report)
+
+
+def list_bad(bad):
+    """Return the first of some (path, reason), on a line each."""
+    lines = [f"  {path}: {reason}" for path, reason in bad[:LISTED]]
+    if len(bad) > LISTED:
+        lines.append(f"  and {len(bad) - LISTED} more")
+    return "\n".join(lines)
 
 
 def list_photos(arguments):

@@ -14,7 +14,7 @@ from sklearn_rrr._files import write_atomically
 from sklearn_rrr.command_line.chunks import predict_chunks
 from sklearn_rrr.command_line.network import make_classifier
 from sklearn_rrr.command_line.outcomes import USAGE, CommandError, note, say
-from sklearn_rrr.command_line.photos import read_photos
+from sklearn_rrr.command_line.photos import list_bad, read_photos
 from sklearn_rrr.command_line.report_page import make_page
 from sklearn_rrr.command_line.scores import Scores, describe_accuracy
 from sklearn_rrr.command_line.targets import check_target, describe_size
@@ -108,11 +108,7 @@ def _fit_predict(classifier, photos, train, test, classes):
     chunks = []
     for _, chunk, bad in predict_chunks(fitted, photos.paths[test], description="Testing"):
         if bad:
-            raise CommandError(f"{len(bad)} files cannot be read: {_list_bad(bad)}")
+            raise CommandError(f"{len(bad)} files cannot be read:\n{list_bad([*bad.items()])}")
         chunks.append(chunk)
     probabilities[:, columns] = np.concatenate(chunks)
     return probabilities
-
-
-def _list_bad(bad):
-    return "".join(f"\n  {path}: {reason}" for path, reason in bad.items())

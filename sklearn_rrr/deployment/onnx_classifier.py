@@ -10,9 +10,8 @@ from sklearn.utils.validation import validate_data
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
 from sklearn_rrr.deployment.onnx_engines import ENGINES
 from sklearn_rrr.deployment.onnx_files import is_sealed, read_metadata
-from sklearn_rrr.images.decoding import BadImages
 from sklearn_rrr.images.forms import is_dataset, is_tensor, sort_input
-from sklearn_rrr.images.readers import make_reader
+from sklearn_rrr.images.readers import make_reader, read_batches
 from sklearn_rrr.images.resizing import NumpyResizer
 
 PRECISIONS = ("fp32", "bf16")
@@ -192,19 +191,8 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
     def _predict(self, X, output):
         """Return one output of the graph, batch by batch; one error names all bad images."""
         exported, run = self._open()
-        reader, outputs, bad = self._make_reader(X, exported), [], []
-        for start in range(0, len(reader), BATCH):
-            indices = np.arange(start, min(start + BATCH, len(reader)))
-            try:
-                images = reader.load(indices, exported.image_size)
-            except BadImages as error:  # continue, to collect all of them
-                bad += error.bad
-                continue
-            if not bad:
-                outputs.append(run(_as_bytes(images))[output])
-        if bad:
-            raise BadImages(bad, len(reader))
-        return np.concatenate(outputs)
+        batches = read_batches(self._make_reader(X, exported), exported.image_size, BATCH)
+        return np.concatenate([run(_as_bytes(images))[output] for images in batches])
 
     def _make_reader(self, X, exported):
         """Return a reader of X that reads as the exported classifier does."""

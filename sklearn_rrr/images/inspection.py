@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sklearn_rrr.images.decoding import BadImages, list_reasons
-from sklearn_rrr.images.sources import as_unit_float
+from sklearn_rrr.images.sources import TorchResizer
 
 CACHE_BYTES = 256 * 2**20
 CHUNK = 256
@@ -76,7 +76,7 @@ def inspect_images(source, labels, image_size, on_bad_file="raise"):
             stacklevel=2,
         )
     if cached is not None:
-        source = TensorImages(_join(cached))
+        source = TensorImages(TorchResizer.join(cached))
     return Inspection(source, np.arange(n), [])
 
 
@@ -91,12 +91,6 @@ def _skip(source, labels, image_size, bad):
     )
     rest = inspect_images(source.select(kept), labels[kept], image_size)
     return Inspection(rest.source, kept, [source.name(i) for i in sorted(index)])
-
-
-def _join(chunks):
-    if len({chunk.dtype for chunk in chunks}) > 1:
-        chunks = [as_unit_float(chunk) for chunk in chunks]
-    return torch.cat(chunks)
 
 
 class TensorImages:

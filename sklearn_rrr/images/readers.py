@@ -181,6 +181,30 @@ def make_reader(kind, X, resizer, *, image_shape=None, fitted=None, max_pixels=M
     return ArrayImages(X, fmt, resizer)
 
 
+def read_batches(reader, image_size, size):
+    """Yield the images of a reader, `size` at a time.
+
+    After an image that cannot be used, nothing is yielded any more; the rest is only searched for
+    others.
+
+    Raises
+    ------
+    BadImages
+        At the end, if some images cannot be used; lists them all.
+    """
+    bad = []
+    for start in range(0, len(reader), size):
+        try:
+            images = reader.load(np.arange(start, min(start + size, len(reader))), image_size)
+        except BadImages as error:
+            bad += error.bad
+            continue
+        if not bad:
+            yield images
+    if bad:
+        raise BadImages(bad, len(reader))
+
+
 def _resize_pictures(pixels, image_size, resizer):
     """Resize uint8 or [0, 1] floats (B, h, w, 3) to a batch.
 

@@ -29,7 +29,6 @@ from sklearn_rrr.nettailor.penalty import COSTS, TailoringPenalty, path_costs
 from sklearn_rrr.nettailor.tailored_net import TailoredNet
 from sklearn_rrr.networks.costs import count_macs, count_parameters
 from sklearn_rrr.networks.image_network import average_probabilities
-from sklearn_rrr.networks.inference_copy import make_inference_copy
 from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.loop import train
 
@@ -427,7 +426,7 @@ class NetTailorClassifier(BaseImageClassifier):
         if images is None:
             return float("nan")
         device = resolve_device(self.device)
-        copy = make_inference_copy(network, device)
+        copy = self._make_inference_copy(network, device)
         logits = torch.cat([*self._run(images.source, copy, device, compute_logits)])
         votes = average_probabilities(logits).argmax(1)
         return (votes == images.labels).double().mean().item()

@@ -33,19 +33,10 @@ from sklearn_rrr.backbones.resnet import TORCHVISION
 from sklearn_rrr.classifiers import base
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.search import block_search
+from tests.search.made_up_scores import Scores
 
 COLUMNS = ["blocks", "score", "score_std", "parameters", "macs", "latency_ms", "seconds"]
 COLUMNS += ["epochs", "kept", "control", "pareto"]
-
-
-class Scores:
-    """A scorer that knows networks by their blocks."""
-
-    def __init__(self, scores):
-        self.scores = scores
-
-    def __call__(self, estimator, X, y):
-        return self.scores[estimator.blocks_]
 
 
 RISING = {(1, 1, 1, 1): 0.5, (2, 1, 1, 1): 0.6, (2, 1, 2, 1): 0.7}

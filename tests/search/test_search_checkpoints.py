@@ -13,16 +13,7 @@ from sklearn_rrr import BaggingEnsemble, BlockSelector
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.search import block_search
 from sklearn_rrr.training.checkpoints import CheckpointFolder
-
-
-class Scores:
-    """A scorer that knows networks by their blocks."""
-
-    def __init__(self, scores):
-        self.scores = scores
-
-    def __call__(self, estimator, X, y):
-        return self.scores[estimator.blocks_]
+from tests.search.made_up_scores import Scores
 
 
 def half(estimator, X, y):
