@@ -36,7 +36,8 @@ def main(n_classes=20):
     networks = {}
     for name, (key, form) in MODELS.items():
         backbone, _ = load_backbone(key, weights=None)
-        networks[f"{name}, {backbone.image_size} px"] = RRRNet(backbone, n_classes, **form)
+        network = RRRNet(backbone, n_classes, **form)
+        networks[f"{name}, {network.image_size} px"] = network
     report = report_costs(networks, repeats=30)
     lines = [
         "| network | parameters, M | multiply-adds, M | 1 image, ms | 32 images, ms |",

@@ -106,7 +106,9 @@ class RRRNet(ImageNetwork):
         blocks = tuple(backbone.depths if blocks is None else blocks)
         kept = [backbone.reduce_phase(i, entry) for i, entry in enumerate(blocks)]
         self.blocks = tuple(map(count_blocks, kept))
-        self.image_size, self.head_features = backbone.image_size, head_features
+        is_whole = self.blocks == tuple(backbone.depths) and n_branches == 1
+        self.image_size = backbone.image_size_whole if is_whole else backbone.image_size
+        self.head_features = head_features
         at = PHASES.index(split_at)
         self.width_offset, self.branch_planes = fit_widths(
             backbone, blocks, n_branches, at, n_classes, head_features, width_offset

@@ -29,6 +29,7 @@ from sklearn_rrr.networks.costs import count_macs, count_parameters, measure_lat
 from sklearn_rrr.networks.inference_copy import make_inference_copy
 from sklearn_rrr.networks.rrr_net import RRRNet
 from sklearn_rrr.search.forward_selection import START, find_knee, pareto_front, select_forward
+from sklearn_rrr.training.journal import is_journaled
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,13 @@ class BlockSearch:
             return {**rows[name], "blocks": blocks}
         start = time.perf_counter()
         fitted, scores = self._train_parts(name, before, blocks, self.splits)
+        seconds = time.perf_counter() - start
         rows[name] = {
             "blocks": blocks,
             "score": float(np.mean(scores)),
             "score_std": float(np.std(scores)) if len(scores) > 1 else math.nan,
             **self._costs(blocks),
-            "seconds": time.perf_counter() - start,
+            "seconds": seconds,
             "epochs": len(fitted[0].history_),
             "kept": False,
             "control": name.startswith("control"),
@@ -181,16 +183,24 @@ class BlockSearch:
 
         Store the networks, and return them with their scores.
         """
+        jobs = self._list_jobs(name, before, blocks, splits)
+        if is_journaled():  # the journal of the fit around does not reach other processes
+            results = [_train_and_score(*job) for job in jobs]
+        else:
+            results = Parallel(self.settings.n_jobs)(
+                delayed(_train_and_score)(*job) for job in jobs
+            )
+        fitted, scores = zip(*results, strict=True)
+        self.folder.save(name, [_pack(network) for network in fitted])
+        return fitted, scores
+
+    def _list_jobs(self, name, before, blocks, splits):
+        """Yield the arguments of :func:`_train_and_score` for each fold, when they are needed."""
         networks = self._load(before) if before else [self.estimator] * len(splits)
-        jobs = []
         for fold, (network, split) in enumerate(zip(networks, splits, strict=True)):
             key = [self.seed, *f"{name}, fold {fold}".encode()]
             seed = int(np.random.SeedSequence(key).generate_state(1)[0] // 2)
-            parts = map(self.images.subset, split)
-            jobs.append(delayed(_train_and_score)(network, blocks, *parts, seed, self.scorer))
-        fitted, scores = zip(*Parallel(self.settings.n_jobs)(jobs), strict=True)
-        self.folder.save(name, [_pack(network) for network in fitted])
-        return fitted, scores
+            yield network, blocks, *map(self.images.subset, split), seed, self.scorer
 
     def _load(self, name):
         return [_unpack(packed, self.estimator) for packed in self.folder.load(name)]

@@ -82,7 +82,8 @@ class BlockSelector(ImageMetaClassifier):
         Number of processes that train the networks of the folds of `cv`; -1 uses all processors.
         None means 1, or what ``joblib.parallel_config`` says, such as a cluster. A process has
         fewer threads than one alone, which rounds sums differently. Training amplifies this, so
-        scores and the chosen blocks may differ.
+        scores and the chosen blocks may differ. Inside a fit with a `checkpoint_dir`, such as that
+        of a pruner, it is 1. Register backbones of your own in a module that processes can import.
     checkpoint_dir : str, path or None, default=None
         Folder from which an interrupted search resumes. It contains one folder per search, named
         after a digest of parameters and images, and pickles: use a folder that you trust.

@@ -27,7 +27,7 @@ REMEMBERED = {
     PassthroughScoring: ("best_score_",),
     AfterStep: ("n_steps_",),
 }
-UNIMPORTANT = ("checkpoint_dir", "device", "verbose", "random_state")
+UNIMPORTANT = ("checkpoint_dir", "device", "n_jobs", "verbose", "random_state")
 
 
 @contextmanager
@@ -79,6 +79,8 @@ def _identify(estimator, images, random_state):
     for name, value in values.items():
         if isinstance(value, FrozenEstimator):
             values[name] = _read_module(value)
+        elif any(other.startswith(f"{name}__") for other in values):
+            values[name] = type(value)  # its parameters are listed, too
         elif isinstance(value, (str, Path)) and name.endswith("weights") and Path(value).is_file():
             values[name] = np.fromfile(value, dtype=np.uint8)
     digests = {name: digest_parameter(name, value) for name, value in values.items()}

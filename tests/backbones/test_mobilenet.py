@@ -15,6 +15,7 @@ from sklearn_rrr.backbones.block import Row, block_layers
 from sklearn_rrr.backbones.inverted_residual import InvertedResidual, LastConvolution
 from sklearn_rrr.backbones.mobilenet import HalfTurn
 from sklearn_rrr.backbones.registry import make_backbone
+from sklearn_rrr.networks.rrr_net import RRRNet
 
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 DEPTHS = dict(zip(LITES, [(2, 2, 5, 4), (3, 3, 7, 5), (3, 3, 7, 5)], strict=True))
@@ -104,6 +105,13 @@ def test_structure_of_efficientnet_lite(name):
         for p in backbone.phases
     ]
     assert [sorted({*sizes}) for sizes in kernels] == [[3], [5], [3, 5], [3, 5]]
+
+
+def test_networks_know_their_image_size():
+    backbone, _ = load_backbone("efficientnet_lite0", weights=None)
+    assert RRRNet(backbone, 3).image_size == 192
+    for form in ({"blocks": (1, 1, 1, 1)}, {"n_branches": 2}):
+        assert RRRNet(backbone, 3, **form).image_size == 128
 
 
 def phases_end(backbone):

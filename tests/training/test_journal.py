@@ -1,5 +1,6 @@
 """A fit that is killed goes on where it was, and ends in the same model."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -195,11 +196,13 @@ def test_killed_while_cleaning_up(interrupted, digits, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_selector_inside_a_pruner_leaves_checkpoints_to_it(small, digits, tmp_path, monkeypatch):
-    def make():
-        selector = BlockSelector(
-            small(n_branches=2), epochs_per_step=1, max_blocks=5, checkpoint_dir=tmp_path / "own"
-        )
+@pytest.mark.parametrize("cv", [None, 2])
+def test_a_selector_inside_a_pruner_leaves_checkpoints_to_it(
+    small, digits, tmp_path, monkeypatch, cv
+):
+    def make(n_jobs=None):
+        own = {"checkpoint_dir": tmp_path / "own", "cv": cv, "n_jobs": n_jobs}
+        selector = BlockSelector(small(n_branches=2), epochs_per_step=1, max_blocks=5, **own)
         form = {"epochs_per_step": 1, "n_steps": 1, "random_state": 0}
         return ChannelPruner(selector, checkpoint_dir=tmp_path / "outer", **form)
 
@@ -208,8 +211,12 @@ def test_a_selector_inside_a_pruner_leaves_checkpoints_to_it(small, digits, tmp_
     with monkeypatch.context() as patch:
         kill_at(patch, 14)
         with pytest.raises(Killed):
-            make().fit(*digits)
+            make(n_jobs=2).fit(*digits)
+    steps = kill_at(monkeypatch, math.inf)
     np.testing.assert_array_equal(make().fit(*digits).predict_proba(digits[0]), expected)
+    n_resumed = len(steps)
+    make().fit(*digits)
+    assert n_resumed < len(steps) - n_resumed  # a fit that starts anew has more
 
 
 @pytest.mark.parametrize("value", [5, __file__])
