@@ -8,7 +8,7 @@ STEPS ?=
 # One that dies ends the run, which would else wait for it.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
-.PHONY: help install demo test test-all lint docs bench-micro bench-peers bench-memory bench-costs bench-speed bench-paper bench-digits bench-compress bench-basis bench-granularity pretrain-synth50 transfer-synth50 clean
+.PHONY: help install demo test test-all lint docs bench-micro bench-peers bench-memory bench-costs bench-speed bench-paper bench-digits bench-compress bench-basis bench-granularity bench-int8 bench-one-image pretrain-synth50 transfer-synth50 clean
 
 help:
 	@echo "make demo         the main job on real digits (two minutes, and two to install)"
@@ -18,13 +18,15 @@ help:
 	@echo "make bench-micro  accuracy and speed on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-peers  beside fastai, skorch and frozen features, on the same sets, DATA=$(DATA)"
 	@echo "make bench-costs  size and latency of the networks"
-	@echo "make bench-speed  training and prediction beside the published procedure (20 minutes)"
+	@echo "make bench-speed  fit and predict beside bare passes in plain torch (10 minutes)"
 	@echo "make bench-memory time and memory of fit and predict on 400 to 40,000 files"
 	@echo "make bench-paper  the paper's models and figures on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-digits ensemble strategies and their uncertainty (20 minutes)"
 	@echo "make bench-compress ways to a smaller network on a folder of data sets, DATA=$(DATA)"
 	@echo "make bench-basis  how far basis scaling goes on digits and CHR_MNIST, DATA=$(DATA)"
 	@echo "make bench-granularity latency against sparsity of elements, channels and blocks"
+	@echo "make bench-int8   accuracy and latency of int8 ONNX files, on the same sets, DATA=$(DATA)"
+	@echo "make bench-one-image latency of one JPEG file in every engine, beside ResNet152"
 	@echo "make pretrain-synth50  the bundled weights anew (70 minutes; STEPS=50 to try it)"
 	@echo "make transfer-synth50  the trials before its recipe, judged by transfer, DATA=$(DATA)"
 
@@ -82,6 +84,12 @@ bench-basis: install
 
 bench-granularity: install
 	$(BIN)/python -m benchmarks.granularity
+
+bench-int8: install
+	$(BIN)/python -m benchmarks.int8 --data $(DATA)
+
+bench-one-image: install
+	$(BIN)/python -m benchmarks.one_image
 
 pretrain-synth50: install
 	$(BIN)/python -m pretraining $(if $(STEPS),--steps $(STEPS) --folder build/synth50-$(STEPS))

@@ -121,6 +121,12 @@ def _add_report(parser):
         help="keep images together in the cross-validation whose folder at this depth is the same",
     )
     add(
+        "--jobs",
+        type=_whole(1),
+        metavar="N",
+        help="number of processes of the cross-validation (default: 1)",
+    )
+    add(
         "--worst",
         type=_whole(0),
         default=24,

@@ -20,28 +20,43 @@ DRAWS = frozenset((
     "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_",
     "sparse_", "rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial",
 ))  # fmt: skip
+# Settings of the process: the usual value, and the functions that return and set it.
+DEFAULTS = (
+    (torch.float32, torch.get_default_dtype, torch.set_default_dtype),
+    (
+        False,
+        torch.__future__.get_overwrite_module_params_on_conversion,
+        torch.__future__.set_overwrite_module_params_on_conversion,
+    ),
+)
 _global_draws = threading.RLock()
-_default = SimpleNamespace(lock=threading.Lock(), n_users=0, before=None)
+_default = SimpleNamespace(lock=threading.Lock(), n_users=0, changed=[])
 
 
-def _renew_locks():
-    """Replace the locks in a forked process, as threads that hold them do not exist there."""
+def _settle_after_fork():
+    """Replace the locks, and give torch one thread, as other threads do not survive a fork.
+
+    The first parallel loop, such as the copy of a large tensor, would wait for OpenMP's threads for
+    ever, also outside of this package: in pickle and in copy.deepcopy.
+    """
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
     global _global_draws
     _global_draws = threading.RLock()
     _default.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
+    os.register_at_fork(after_in_child=_settle_after_fork)
 
 
 @contextmanager
 def shielded():
     """Use torch's usual settings inside the block, whatever the caller's are.
 
-    They are float32, the CPU as default device, no autocast, no inference mode, gradients. In a
-    forked process, torch gets one thread: OpenMP's threads do not survive a fork, and the first
-    parallel loop would wait for them for ever.
+    They are float32, the CPU as default device, no autocast, no inference mode, gradients, and
+    conversions of modules that change parameters instead of replacing them. In a forked process,
+    torch has one thread, even if more were set there.
     """
     with ExitStack() as stack:
         if os.getpid() != HOME and torch.get_num_threads() > 1:
@@ -58,26 +73,29 @@ def shielded():
                 torch.set_autocast_cache_enabled(False)
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        stack.enter_context(_default_float32())
+        stack.enter_context(_usual_defaults())
         yield
 
 
 @contextmanager
-def _default_float32():
-    """Set the default dtype of the process, until the last thread has left the block."""
+def _usual_defaults():
+    """Set the defaults of the process, until the last thread has left the block."""
     with _default.lock:
         if not _default.n_users:
-            _default.before = torch.get_default_dtype()
-            if _default.before != torch.float32:
-                torch.set_default_dtype(torch.float32)
+            _default.changed = []
+            for usual, get, change in DEFAULTS:
+                if (before := get()) != usual:
+                    _default.changed.append((change, before))
+                    change(usual)
         _default.n_users += 1
     try:
         yield
     finally:
         with _default.lock:
             _default.n_users -= 1
-            if not _default.n_users and _default.before != torch.float32:
-                torch.set_default_dtype(_default.before)
+            if not _default.n_users:
+                for change, before in _default.changed:
+                    change(before)
 
 
 class drawing(TorchFunctionMode):

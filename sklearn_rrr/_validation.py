@@ -1,10 +1,13 @@
 """Parameter checks whose errors give the name, the rule, the value and the cure."""
 
 import os
+import tempfile
 from numbers import Integral, Real
 
 import numpy as np
 import torch
+
+from sklearn_rrr._files import check_path
 
 
 def plain(value):
@@ -67,13 +70,41 @@ def check_bool(name, value):
 
 
 def check_folder(name, value):
-    """Raise unless `value` is None or the path of a folder, which need not exist."""
+    """Raise unless `value` is None or the path of a folder, which exists or can be created."""
     if value is None:
         return
-    if not isinstance(value, (str, os.PathLike)):
-        raise _error(TypeError, name, "a folder or None", value, "")
-    if os.path.exists(value) and not os.path.isdir(value):
-        raise _error(ValueError, name, "a folder or None", value, "This is a file.")
+    path = check_path(name, value)
+    if os.fspath(value).startswith("~"):
+        hint = "Only a shell replaces ~; use os.path.expanduser."
+        raise _error(ValueError, name, "a folder or None", value, hint)
+    try:
+        while not _exists(path):
+            path = path.parent
+        with tempfile.TemporaryDirectory(prefix=".", dir=path):
+            pass
+    except OSError as error:
+        hint = f"It cannot be used: {error.strerror}."
+        raise _error(ValueError, name, "a folder or None", value, hint) from error
+
+
+def _exists(path):
+    """Tell whether a file, folder or link of this name exists; raise if there cannot be one."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def check_seed(name, value):
+    """Raise unless `value` is a `random_state` of scikit-learn's estimators."""
+    if value is None or isinstance(value, np.random.RandomState):
+        return
+    rule = "None, an int in [0, 2**32 - 1] or a numpy.random.RandomState"
+    if not isinstance(value, Integral):
+        raise _error(TypeError, name, rule, value, "")
+    if not 0 <= value < 2**32:
+        raise _error(ValueError, name, rule, value, "")
 
 
 def find_invalid(module):

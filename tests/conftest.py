@@ -4,6 +4,7 @@ import shutil
 from dataclasses import fields
 from pathlib import Path
 
+import joblib
 import matplotlib
 import numpy as np
 import pytest
@@ -117,6 +118,16 @@ def shake():
         return network.eval()
 
     return change
+
+
+@pytest.fixture
+def one_thread():
+    """One thread in this process and in those of joblib, so that sums are rounded alike."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="session")

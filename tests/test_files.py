@@ -5,9 +5,11 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sklearn_rrr import (
     MultiTaskStore,
@@ -104,6 +106,62 @@ def test_links_and_modes_stay(tmp_path):  # fault 78
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_bytes() == b"new"
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+class OfBytes(os.PathLike):
+    def __fspath__(self):
+        return b"model"
+
+
+NO_PATHS = (None, 3, b"model", pytest.param(OfBytes(), id="bytes of a path"), "", "a\0b")
+
+
+@pytest.mark.parametrize("path", NO_PATHS, ids=repr)
+def test_what_is_no_path_is_refused_by_name(written, path):
+    clf = load(written["model.safetensors"][0])
+    for use in (
+        lambda: save(clf, path),
+        lambda: export_onnx(clf, path),
+        lambda: load(path),
+        lambda: OnnxClassifier(path).predict([[[0.0]]]),
+    ):
+        with pytest.raises((TypeError, ValueError), match="`path` must be a"):
+            use()
+    with pytest.raises((TypeError, ValueError), match="`folder` must be a"):
+        MultiTaskStore(path, "tiny", None)
+
+
+NO_FILES = {
+    "loop": "Too many levels of symbolic links",
+    "dangling": "The folder '.*nowhere' does not exist",
+    "x" * 300: "File name too long",
+    "file/model": "Not a directory",
+    "no/model": "The folder '.*no' does not exist",
+    "/dev/zero": "is not a regular file",
+    "/proc/model": "No such file or directory|Permission",
+    "fifo": "is not a regular file",
+    ".": "is a folder; give the path of a file",
+}
+
+
+@pytest.mark.parametrize("path", NO_FILES)
+def test_impossible_targets_are_refused_before_the_work(written, tmp_path, monkeypatch, path):
+    clf = load(written["model.safetensors"][0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.onnx, "export", None)
+    monkeypatch.setattr("sklearn_rrr.deployment.model_files.serialize", None)
+    Path("loop").symlink_to("loop")
+    Path("dangling").symlink_to("nowhere/model")
+    Path("file").write_text("")
+    os.mkfifo("fifo")
+    before = sorted(Path().iterdir())
+    for write in (save, export_onnx):
+        with pytest.raises(OSError, match=f"`path`='{path}': .*({NO_FILES[path]})"):
+            write(clf, path)
+    for read in (load, lambda path: OnnxClassifier(path).fit()):
+        with pytest.raises(ValueError, match=f"`path`='{path}' is not a file that can be read"):
+            read(path)
+    assert sorted(Path().iterdir()) == before
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

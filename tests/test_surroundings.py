@@ -1,5 +1,7 @@
 """What surrounds a fit in its process changes no result, and is not changed by it."""
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -8,9 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from sklearn.frozen import FrozenEstimator
 from torch import nn
 
-from sklearn_rrr import RRRNetClassifier, load, save
+from sklearn_rrr import (
+    BackboneFeatures,
+    BlockSelector,
+    ChannelPruner,
+    NetTailorClassifier,
+    RRRNetClassifier,
+    load,
+    save,
+)
 from sklearn_rrr._surroundings import drawing
 
 SCRIPT = """
@@ -121,6 +132,94 @@ for probabilities in found:
 def test_fits_in_forked_processes_do_not_hang():  # fault 73
     code = FORK.replace("work = lambda: ", "def work():\n    return ")
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+COPIES = """
+import copy, io, os, pickle, signal, sys, warnings
+import joblib, numpy as np, torch
+from sklearn.datasets import load_digits
+from sklearn_rrr import *
+torch.set_num_threads(2)
+X, y = load_digits(n_class=3, return_X_y=True)
+X, y = X.reshape(-1, 8, 8)[:30] / 16, y[:30]
+warnings.simplefilter("ignore")
+form = {"image_size": 32, "max_epochs": 1, "random_state": 0}
+clf = RRRNetClassifier("synth50", **form, blocks=(1, 1, 1, 2), n_branches=1)
+makers = [
+    lambda: clf.fit(X, y),
+    lambda: BackboneFeatures("synth50", image_size=32).fit(X),
+    lambda: BlockPruner(clf, target=0.05, n_steps=1, epochs_per_step=1).fit(X, y),
+    lambda: BlockSelector(clf, max_blocks=4).fit(X, y),
+    lambda: NetTailorClassifier("synth50", **form, n_removed=8).fit(X, y),
+]
+
+def work(name, estimator):
+    if name == "joblib":
+        joblib.dump(estimator, io.BytesIO())
+    else:
+        {"pickle": pickle.dumps, "deepcopy": copy.deepcopy}[name](estimator)
+
+for make in makers[: int(sys.argv[1])]:
+    estimator = make()
+    estimator.transform(X)
+    for name in ("pickle", "deepcopy", "joblib"):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)
+            work(name, estimator)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0, (estimator, name)
+assert torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.parametrize("n", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_copies_in_forked_processes_do_not_hang(n):  # fault 73
+    subprocess.run([sys.executable, "-c", COPIES, str(n)], check=True, timeout=300)
+
+
+COPIERS = {
+    "pickle": lambda estimator: pickle.loads(pickle.dumps(estimator)),
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("copied", COPIERS.values(), ids=COPIERS)
+def test_copies_made_in_inference_mode_can_be_trained(make, digits, weights, copied):  # fault 69
+    X, y = digits[0][:40], digits[1][:40]
+    clf = make(0).fit(X, y)
+    tailored = {"weights": weights, "n_removed": 1, "max_epochs": 1, "image_size": 16}
+    for estimator in (
+        clf,
+        FrozenEstimator(clf),
+        ChannelPruner(make(0), n_steps=1, epochs_per_step=1).fit(X, y),
+        BlockSelector(make(0), max_blocks=4).fit(X, y),
+        NetTailorClassifier("tiny", **tailored, random_state=0).fit(X, y),
+    ):
+        with torch.inference_mode():
+            again = copied(estimator)
+        np.testing.assert_array_equal(again.predict_proba(X), estimator.predict_proba(X))
+        names = ("estimator", "estimator_", "teacher_")
+        for each in (again, *(getattr(again, name, None) for name in names)):
+            if hasattr(each, "module_"):
+                tensors = each.module_.state_dict().values()
+                assert not any(tensor.is_inference() for tensor in tensors)
+            if hasattr(each, "module_") and hasattr(each, "partial_fit"):
+                each.partial_fit(X, y)
+    features = BackboneFeatures("tiny", weights=weights, image_size=16).fit(X)
+    with torch.inference_mode():
+        again = copied(features)
+    np.testing.assert_array_equal(again.transform(X), features.transform(X))
+
+
+def test_weights_made_in_inference_mode_can_be_trained(digits, weights):  # fault 69
+    with torch.inference_mode():
+        given = {name: tensor.clone() for name, tensor in weights.items()}
+    form = {"max_epochs": 1, "random_state": 0, "image_size": 16}
+    one, other = (
+        RRRNetClassifier("tiny", weights=w, **form).fit(*digits) for w in (weights, given)
+    )
+    np.testing.assert_array_equal(one.predict_proba(digits[0]), other.predict_proba(digits[0]))
 
 
 @pytest.fixture

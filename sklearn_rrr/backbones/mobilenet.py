@@ -146,6 +146,7 @@ def _efficientnet_lite(name, width, depth):
             steps=0,
             augmentation="none",
             companion="synth50",
+            flips=True,
         ),
     )
     stem = {"conv1": "_conv_stem", "bn1": "_bn0", "fc": "_fc"}

@@ -9,6 +9,8 @@ _REGISTRY = {}
 def register_backbone(name):
     """Register a function that returns a `Backbone` with random weights under `name`.
 
+    A module that is imported twice may register its functions again.
+
     Parameters
     ----------
     name : str
@@ -22,7 +24,7 @@ def register_backbone(name):
     Raises
     ------
     ValueError
-        If the name is already registered.
+        If the name is already registered for another function.
 
     Examples
     --------
@@ -34,12 +36,21 @@ def register_backbone(name):
     """
 
     def decorate(function):
-        if name in _REGISTRY:
+        if name in _REGISTRY and not _are_equal(function, _REGISTRY[name]):
             raise ValueError(f"The backbone {name!r} is already registered; choose another name.")
         _REGISTRY[name] = function
         return function
 
     return decorate
+
+
+def _are_equal(one, other):
+    """Tell whether two functions have the same module, name and code, and are no closures."""
+    if one is other:
+        return True
+    names = ("__module__", "__qualname__", "__code__", "__defaults__", "__kwdefaults__")
+    plain = all(hasattr(f, "__code__") and not f.__closure__ for f in (one, other))
+    return plain and all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def list_backbones():

@@ -36,18 +36,23 @@ VERSIONS = {"sklearn_rrr": __version__, "torch": torch.__version__.split("+")[0]
 VERSIONS["scikit-learn"] = sklearn.__version__
 
 
-def _warn_of_falling_loss(losses):
-    """Warn if the training losses of the epochs fell by a quarter in the last quarter of them."""
+def _warn_of_falling_loss(losses, n_classes):
+    """Warn if the loss of the epochs fell fast in the second half of them, but not close to 0.
+
+    The second and the last quarter are compared, because many schedules flatten the end of the
+    curve. Close to 0 is a tenth of the loss of a guess.
+    """
     quarter = len(losses) // 4
     if not quarter:
         return
-    before, last = losses[-2 * quarter : -quarter].mean(), losses[-quarter:].mean()
-    if 0.1 * losses[0] < last < 0.75 * before:
+    before, last = losses[quarter : 2 * quarter].mean(), losses[-quarter:].mean()
+    if 0.1 * np.log(n_classes) < last < 0.8 * before:
         warnings.warn(
-            f"The training loss was still falling, from {before:.2f} to {last:.2f} in the last "
-            f"quarter of {len(losses)} epochs; a larger `max_epochs` may improve the accuracy.",
+            f"The training loss was still falling, from {before:.2f} in the second quarter of "
+            f"{len(losses)} epochs to {last:.2f} in the last one; a larger `max_epochs` may "
+            "improve the accuracy.",
             ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
@@ -119,12 +124,12 @@ class BaseImageClassifier(
         """
         self._check_parameters()
         self._forget()
-        random_state = copy.deepcopy(self.random_state)
-        seed = self._split_seed = self._draw_seed()
-        with drawing(seed):
-            backbone = self._load_backbone(is_inside)
-        images = read(self._default_size(backbone, is_inside))
-        with journaling(self.checkpoint_dir, self, images, random_state):
+        with journaling(self) as begin:
+            seed = self._split_seed = self._draw_seed()
+            with drawing(seed):
+                backbone = self._load_backbone(is_inside)
+            images = read(self._default_size(backbone, is_inside))
+            begin(images)
             if (settled := settle_seed(seed)) != seed:  # the interrupted fit drew another one
                 seed = settled
                 with drawing(seed):
@@ -138,7 +143,7 @@ class BaseImageClassifier(
         """Do what :meth:`fit` does with the images, but an estimator inside another does not."""
         self._learn(backbone, images, seed, earlier, self._add_companion)
         if self.max_epochs is None and self._settings_used.patience is None:
-            _warn_of_falling_loss(self.history_.train_loss.to_numpy())
+            _warn_of_falling_loss(self.history_.train_loss.to_numpy(), len(self.classes_))
 
     def _add_companion(self, module, n_images):
         """Return a network, or a larger one that contains it; subclasses may override this."""
@@ -165,7 +170,7 @@ class BaseImageClassifier(
 
     @contextmanager
     def _keeping_interrupted(self, module, settings):
-        """Keep what a training had learned when the user interrupts it."""
+        """Keep what a training had learned when the user interrupts it; forget it if it fails."""
         try:
             yield
         except KeyboardInterrupt as error:
@@ -173,6 +178,9 @@ class BaseImageClassifier(
                 self._net = net
                 self._finish(module, settings)
                 self.interrupted_ = True
+            raise
+        except BaseException:
+            self._forget()
             raise
 
     def _train_on(self, images, settings, **hooks):
@@ -328,6 +336,9 @@ class BaseImageClassifier(
                 "its predictions may differ.",
                 stacklevel=2,
             )
+        if "module_" in state and torch.is_inference_mode_enabled():
+            with torch.inference_mode(False):  # tensors of this mode could never be trained
+                state["module_"] = copy.deepcopy(state["module_"])
         super().__setstate__(state)
         if "module_" in state:
             self._folded = {}

@@ -6,8 +6,9 @@ import numpy as np
 from sklearn.utils.metaestimators import available_if
 
 from sklearn_rrr._surroundings import drawing, shielded
+from sklearn_rrr.images.labels import check_classes
 from sklearn_rrr.networks.stacked_net import StackedNet
-from sklearn_rrr.training.loop import make_net
+from sklearn_rrr.training.loop import handing_over, make_net
 
 
 def _trains_on(estimator):
@@ -65,7 +66,7 @@ class IncrementalMixin:
         if first and classes is None:
             raise ValueError("`classes` must be passed at the first call to partial_fit.")
         if not first:
-            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            if classes is not None and not np.array_equal(check_classes(classes), self.classes_):
                 raise ValueError(
                     f"`classes`={classes!r} differs from the classes of the earlier calls, "
                     f"{self.classes_.tolist()}. Pass it at the first call only."
@@ -84,23 +85,19 @@ class IncrementalMixin:
         if first:
             self._split_seed = seed
             settings = self._settings(len(images), seed)
-            settings = replace(settings, max_epochs=settings.max_epochs or 1)
             with drawing(seed + 1):
                 self._net = make_net(self._make_module(backbone), settings)
         else:
             settings = self._renew_net(len(images))
         draw = [settings.seed, len(self._net.history)]
         images = self._weigh(images, self._net.module_, draw)
-        if first:
-            self._net.warm_up(images)
         self._folded = {}  # outdated even if training is interrupted
-        try:
-            with self._keeping_interrupted(self._net.module_, settings):
+        with self._keeping_interrupted(self._net.module_, settings):
+            if first:
+                self._net.warm_up(images)
+            with handing_over(self._net):
                 self._net.run(images, epochs=1)
             self._finish(self._net.module_, settings)
-        except ValueError:  # the weights are useless now
-            self._forget()
-            raise
         return self
 
     def _renew_net(self, n_images):
@@ -108,7 +105,7 @@ class IncrementalMixin:
         used = self._settings_used
         settings = replace(
             self._settings(n_images, used.seed),
-            max_epochs=used.max_epochs or 1,  # without epochs, there is no optimiser
+            max_epochs=used.max_epochs,
             ema_epochs=used.ema_epochs,
             norm_warmup_epochs=used.norm_warmup_epochs,
         )

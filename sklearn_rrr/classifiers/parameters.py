@@ -13,6 +13,7 @@ from sklearn_rrr._validation import (
     check_folder,
     check_int,
     check_real,
+    check_seed,
     plain,
     resolve_device,
 )
@@ -100,6 +101,7 @@ class ClassifierParameters(BaseEstimator):
         if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)
         check_folder("checkpoint_dir", self.checkpoint_dir)
+        check_seed("random_state", self.random_state)
 
     def _given_tuning(self):
         """Return `fine_tuning` as an object."""
@@ -145,6 +147,7 @@ class ClassifierParameters(BaseEstimator):
             ema_epochs=self._average_over(max_epochs),
             norm_warmup_epochs=tuning.norm_warmup_epochs,
             head_init=tuning.head_init,
+            flips=tuning.flips,
             augmentation=self._resolve_augmentation(tuning),
             cache_features=tuning.cache_features,
             sampling=tuning.sampling,

@@ -7,7 +7,7 @@ from sklearn.utils.validation import validate_data
 from sklearn_rrr.images.forms import find_labels, sort_input
 from sklearn_rrr.images.inspection import inspect_images
 from sklearn_rrr.images.labelled_set import LabelledSet, Reading
-from sklearn_rrr.images.labels import encode_labels, weigh_images
+from sklearn_rrr.images.labels import check_sample_weight, encode_labels, weigh_images
 from sklearn_rrr.images.layout import ADD_AXIS
 from sklearn_rrr.images.sources import make_source
 
@@ -46,6 +46,8 @@ class ReadingMixin:
                 "Found input variables with inconsistent numbers of samples: "
                 f"{[len(source), len(labels)]}.{hint}"
             )
+        if sample_weight is not None:
+            sample_weight = check_sample_weight(sample_weight, len(labels))
         class_weight = self.class_weight if weigh_classes else None
         weights = weigh_images(self.classes_, labels, sample_weight, class_weight)
         kept = np.flatnonzero(weights)
@@ -55,7 +57,7 @@ class ReadingMixin:
         self.skipped_, kept = inspection.skipped, kept[inspection.kept]
         attributes = {name: getattr(self, name) for name in READ if hasattr(self, name)}
         if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight, float)[kept]
+            sample_weight = sample_weight[kept]
         form = (inspection.source, labels[kept], self.classes_, self.image_size_)
         images = LabelledSet(*form, sample_weight, reading=Reading(attributes, kept, labels))
         return images.weigh_classes(class_weight)

@@ -1,19 +1,22 @@
 """Forward passes over all images of X, batch by batch, for predictions and features."""
 
 import warnings
+from contextlib import nullcontext
 
 import torch
 
 from sklearn_rrr._validation import resolve_device
 from sklearn_rrr.images.readers import read_batches
 from sklearn_rrr.networks.inference_copy import make_inference_copy
+from sklearn_rrr.networks.onednn_convolutions import uses_onednn
 from sklearn_rrr.training.devices import explained_memory, prediction_batch
+from sklearn_rrr.training.memory import keeping_memory
 
 
 class RunningMixin:
     """Run ``module_`` on images that ``_read`` reads, as in fit.
 
-    ``_folded`` caches the network with folded norms as {device: network}.
+    ``_folded`` caches the network with folded norms as {(device, precision): network}.
     """
 
     def _run_on(self, X, compute):
@@ -29,37 +32,42 @@ class RunningMixin:
 
         `network` is an inference copy. One error names all images that cannot be read.
         """
-        size = prediction_batch(device, network.first_output_bytes(self.image_size_))
-        for images in read_batches(source, self.image_size_, size):
-            with explained_memory(size):
-                outputs = self._forward(network, images, device, compute)
-            if not torch.isfinite(outputs).all():
-                raise ValueError(
-                    "The network's outputs are NaN or infinite for some images: its weights are "
-                    "damaged, or its precision is too low. Fit it again, or use precision='fp32'."
-                )
-            yield outputs
+        is_batch_invariant = uses_onednn(network)
+        form = network.first_output_bytes(self.image_size_), is_batch_invariant
+        size = prediction_batch(device, *form)
+        with keeping_memory() if len(source) > size else nullcontext():
+            for images in read_batches(source, self.image_size_, size):
+                with explained_memory(size):
+                    outputs = self._forward(network, images, device, compute, is_batch_invariant)
+                if not torch.isfinite(outputs).all():
+                    raise ValueError(
+                        "The network's outputs are NaN or infinite for some images: its weights "
+                        "are damaged, or its precision is too low. Fit it again, or use "
+                        "precision='fp32'."
+                    )
+                yield outputs
 
     def _make_inference_copy(self, network, device):
         """Return a copy of a network that predicts as :meth:`predict_proba` does."""
-        return make_inference_copy(network, device, fuse=self.precision != "bf16")
+        return make_inference_copy(network, device, onednn=self.precision != "bf16")
 
     def _fold(self, device):
         """Return the inference copy of the network on a device; the last one is cached."""
-        network = self._folded.get(device)
+        key = device, self.precision
+        network = self._folded.get(key)
         if network is None:
             network = self._make_inference_copy(self.module_, device)
             # Small products are rounded by the place of an image in its batch: to 16 digits, here.
             if device.type != "mps":  # which has no double precision
                 network.head.double()
             self._folded.clear()  # in place: predict must not change the estimator's attributes
-            self._folded[device] = network
+            self._folded[key] = network
         return network
 
-    def _forward(self, network, images, device, compute):
-        """Return the outputs for one batch, on the CPU."""
+    def _forward(self, network, images, device, compute, is_batch_invariant):
+        """Return the outputs for one batch, on the CPU; see :func:`prediction_batch`."""
         n_images = len(images)
-        if n_images % 2:  # see prediction_batch
+        if n_images % 2 and not is_batch_invariant:
             images = torch.cat([images, images[-1:]])
         images = images.to(device).contiguous(memory_format=torch.channels_last)
         bf16 = self.precision == "bf16"

@@ -8,7 +8,7 @@ from sklearn_rrr.images.decoding import BadImages
 SIZE = 256
 
 
-def predict_chunks(classifier, paths, size=SIZE, description="Predicting"):
+def predict_chunks(classifier, paths, size=SIZE, description="Predicting", quiet=False):
     """Predict files with a progress bar, in memory that does not grow with their number.
 
     Parameters
@@ -20,6 +20,8 @@ def predict_chunks(classifier, paths, size=SIZE, description="Predicting"):
         Number of files in a chunk.
     description : str, default="Predicting"
         Text beside the bar.
+    quiet : bool, default=False
+        Whether to show no bar. There is none either if standard error is not a terminal.
 
     Yields
     ------
@@ -30,7 +32,7 @@ def predict_chunks(classifier, paths, size=SIZE, description="Predicting"):
     bad : dict
         Reasons why these files cannot be read, by path.
     """
-    form = {"unit": " images", "desc": description, "disable": None, "leave": None}
+    form = {"unit": " images", "desc": description, "disable": quiet or None, "leave": None}
     with tqdm(total=len(paths), **form) as bar:
         for start in range(0, len(paths), size):
             chunk = list(paths[start : start + size])

@@ -44,8 +44,7 @@ def run_command(command, args):
     -------
     code : int
     """
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+    with short_warnings():
         try:
             return command(args) or OK
         except BrokenPipeError:  # such as `| head`: nobody reads on
@@ -60,6 +59,14 @@ def run_command(command, args):
         except Exception as error:
             text = f"{type(error).__name__}: {error}\nThis is a fault of the program. Run the "
             return _fail(args, f"{text}command with --debug and report it.", PROBLEM, error)
+
+
+@contextlib.contextmanager
+def short_warnings():
+    """Print warnings inside the block as one line."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        yield
 
 
 def say(text, file=None):

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from sklearn_rrr._files import replacing
 from sklearn_rrr.command_line.chunks import predict_chunks
 from sklearn_rrr.command_line.outcomes import PROBLEM, note, say
 from sklearn_rrr.command_line.photos import list_photos
@@ -85,12 +86,10 @@ def open_table(path):
         with open(path, "w", **form) as file:
             yield file
     else:
-        path = os.path.realpath(path)
-        partial = f"{path}.part"
-        with open(partial, "w", **form) as file:
+        partial = f"{os.path.realpath(path)}.part"
+        with replacing(path, partial, mode="w", **form) as file:
             try:
                 yield file
             except BaseException:
                 note(f"The rows written so far are in {partial}.")
                 raise
-        os.replace(partial, path)

@@ -7,13 +7,14 @@ from importlib.metadata import version
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.utils.parallel import Parallel, delayed
 from tqdm.auto import tqdm
 
 from sklearn_rrr import __version__
 from sklearn_rrr._files import write_atomically
 from sklearn_rrr.command_line.chunks import predict_chunks
 from sklearn_rrr.command_line.network import make_classifier
-from sklearn_rrr.command_line.outcomes import USAGE, CommandError, note, say
+from sklearn_rrr.command_line.outcomes import USAGE, CommandError, note, say, short_warnings
 from sklearn_rrr.command_line.photos import list_bad, read_photos
 from sklearn_rrr.command_line.report_page import make_page
 from sklearn_rrr.command_line.scores import Scores, describe_accuracy
@@ -24,8 +25,8 @@ PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "pillow")
 
 def run(args):
     """Predict each image by a classifier that was fitted to others, and write the page."""
-    if args.splits and (args.cv is not None or args.groups is not None):
-        raise CommandError("--cv and --groups cannot be used with --splits.", USAGE)
+    if args.splits and not (args.cv is args.groups is args.jobs is None):
+        raise CommandError("--cv, --groups and --jobs cannot be used with --splits.", USAGE)
     check_target("--html", args.html)
     classifier = make_classifier(args)
     groups = None if args.groups is None else lambda path: _find_group(path, args.groups)
@@ -67,8 +68,12 @@ def _validate(args, classifier, photos):
     classes = np.unique(photos.target)
     probabilities = np.zeros((len(photos.paths), len(classes)))
     note(f"Cross-validating on {len(photos.paths)} images ...")
-    for train, test in tqdm(folds, unit="fold", desc="Cross-validation", disable=None):
-        probabilities[test] = _fit_predict(classifier, photos, train, test, classes)
+    quiet = args.jobs not in (None, 1)  # processes cannot share a terminal
+    jobs = (delayed(_fit_predict)(classifier, photos, *fold, quiet) for fold in folds)
+    results = Parallel(args.jobs, return_as="generator")(jobs)
+    bar = tqdm(results, total=n_folds, unit="fold", desc="Cross-validation", disable=None)
+    for (_, test), found in zip(folds, bar, strict=True):
+        probabilities[test] = found
     method = f"{n_folds}-fold cross-validation of {len(photos.paths)} images"
     if photos.groups is not None:
         method += f", with {len(np.unique(photos.groups))} groups kept together"
@@ -95,18 +100,21 @@ def _test_on_splits(classifier, photos):
     train, rest, names = photos.separate()
     classes = np.unique(photos.target)
     note(f"Fitting to {len(train)} images and testing on {len(rest)} ...")
-    probabilities = _fit_predict(classifier, photos, train, rest, classes)
+    probabilities = _fit_predict(classifier, photos, train, rest)
     method = f"fitted to {len(train)} images, tested on {len(rest)} images of {', '.join(names)}"
     return Scores(photos.paths[rest], photos.target[rest], probabilities, classes, method)
 
 
-def _fit_predict(classifier, photos, train, test, classes):
+@short_warnings()
+def _fit_predict(classifier, photos, train, test, quiet=False):
     """Return probabilities of the images `test`, (n, K); 0 for classes that `train` lacks."""
+    classes = np.unique(photos.target)
     fitted = clone(classifier).fit(photos.paths[train].tolist(), photos.target[train])
     probabilities = np.zeros((len(test), len(classes)))
     columns = np.searchsorted(classes, fitted.classes_)
     chunks = []
-    for _, chunk, bad in predict_chunks(fitted, photos.paths[test], description="Testing"):
+    form = {"description": "Testing", "quiet": quiet}
+    for _, chunk, bad in predict_chunks(fitted, photos.paths[test], **form):
         if bad:
             raise CommandError(f"{len(bad)} files cannot be read:\n{list_bad([*bad.items()])}")
         chunks.append(chunk)

@@ -6,9 +6,9 @@ JSON in the file's header. Reading a file executes no code from it.
 
 import json
 import os
+import tempfile
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 
-from sklearn_rrr._files import digest_bytes, write_atomically
+from sklearn_rrr._files import check_path, digest_bytes, find_target, opened, write_atomically
 from sklearn_rrr._surroundings import drawing, shielded
 from sklearn_rrr._unwrapping import refuse_steps, unwrap
 from sklearn_rrr._validation import find_invalid
@@ -170,14 +170,14 @@ def _digest_content(header, tensors):
 
 
 def check_target(path):
-    """Return `path` as a Path, after checking that its folder exists."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"`path`={str(path)!r}: the folder {str(path.parent)!r} does not exist."
-        )
-    if path.is_dir():
-        raise IsADirectoryError(f"`path`={str(path)!r} is a folder; give the path of a file.")
+    """Return `path` as a Path, after checking before the work that a file can be written there."""
+    path = check_path("path", path)
+    try:
+        target, _ = find_target(path)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise type(error)(f"`path`={str(path)!r}: {error.strerror or error}") from error
     return path
 
 
@@ -270,11 +270,15 @@ def load(path):
 
 def read(path):
     """Return the content and the tensors of a file written by :func:`write`."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"`path`={str(path)!r} is not a file.")
+    path = check_path("path", path)
     try:
-        data = path.read_bytes()  # before parsing: a file may change while it is read
+        with opened(path) as file:
+            data = file.read()  # before parsing: a file may change while it is read
+    except OSError as error:
+        raise ValueError(
+            f"`path`={str(path)!r} is not a file that can be read: {error.strerror or error}"
+        ) from error
+    try:
         tensors = deserialize(data)
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}

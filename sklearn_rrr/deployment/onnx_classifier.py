@@ -1,16 +1,18 @@
 """Predict with an exported classifier, without importing torch or torchvision."""
 
+import os
 from numbers import Integral
-from pathlib import Path
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import validate_data
 
+from sklearn_rrr._files import check_path, opened
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
 from sklearn_rrr.deployment.onnx_engines import ENGINES
 from sklearn_rrr.deployment.onnx_files import is_sealed, read_metadata
-from sklearn_rrr.images.forms import is_dataset, is_tensor, sort_input
+from sklearn_rrr.images.array_likes import is_tensor
+from sklearn_rrr.images.forms import is_dataset, sort_input
 from sklearn_rrr.images.readers import make_reader, read_batches
 from sklearn_rrr.images.resizing import NumpyResizer
 
@@ -34,9 +36,11 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
     precision : {"fp32", "bf16"}, default="fp32"
         Arithmetic precision. "bf16" needs OpenVINO, and is meant for processors with bf16
         instructions; its probabilities agree with those of "fp32" to about two digits.
+        Convolutions that were exported in int8 are computed in int8 in both cases.
     n_threads : int or None, default=None
-        Number of threads that run the network and read image files, at least 1. None leaves the
-        choice to the engine; files are then read by as many threads as OpenMP would use.
+        Number of threads that run the network and read image files, at least 1 and at most the
+        number of processors; a larger one has no effect. None leaves the choice to the engine;
+        files are then read by as many threads as OpenMP would use.
 
     Attributes
     ----------
@@ -156,7 +160,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         ImportError
             If the engine is not installed.
         """
-        return self._predict(X, 0)
+        return self._predict(X, 0)[1]
 
     def predict_branches(self, X):
         """Predict the class probabilities of each branch.
@@ -171,7 +175,7 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         probabilities : ndarray of shape (n, n_branches, n_classes)
             Probabilities by branch; their mean over branches is :meth:`predict_proba`.
         """
-        return self._predict(X, 1)
+        return self._predict(X, 1)[1]
 
     def predict(self, X):
         """Predict the label of each image.
@@ -186,13 +190,14 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         y : ndarray of shape (n,)
             Labels with the largest probability.
         """
-        return self._open()[0].classes[self.predict_proba(X).argmax(1)]
+        exported, probabilities = self._predict(X, 0)
+        return exported.classes[probabilities.argmax(1)]
 
     def _predict(self, X, output):
-        """Return one output of the graph, batch by batch; one error names all bad images."""
+        """Return an Exported and one output of the graph; one error names all bad images."""
         exported, run = self._open()
         batches = read_batches(self._make_reader(X, exported), exported.image_size, BATCH)
-        return np.concatenate([run(_as_bytes(images))[output] for images in batches])
+        return exported, np.concatenate([run(_as_bytes(images))[output] for images in batches])
 
     def _make_reader(self, X, exported):
         """Return a reader of X that reads as the exported classifier does."""
@@ -203,36 +208,48 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
                 _refuse_torch(item)
         if kind == "rows":
             X = validate_data(self, X, reset=False)
-        resizer, limit = NumpyResizer(self.n_threads), exported.max_image_pixels
+        resizer, limit = NumpyResizer(self._count_threads()), exported.max_image_pixels
         return make_reader(kind, X, resizer, fitted=exported.format, max_pixels=limit)
 
     def _open(self):
         """Return (Exported, function that runs the graph); read the file again if it changed."""
         self._check_parameters()
-        path = Path(self.path)
-        if not path.is_file():
-            raise ValueError(f"`path`={str(path)!r} is not a file.")
-        changed = path.stat().st_mtime_ns
-        key = (str(path), changed, self.engine, self.precision, self.n_threads)
-        if getattr(self, "_opened", (None,))[0] != key:
-            self._opened = key, self._read(str(path))
-        return self._opened[1]
+        path = check_path("path", self.path)
+        try:
+            with opened(path) as file:
+                state = os.fstat(file.fileno())
+                # Copies that keep the time of a file change its number, or its time of change.
+                version = (state.st_dev, state.st_ino, state.st_size)
+                version += (state.st_mtime_ns, state.st_ctime_ns)
+                key = (version, self.engine, self.precision, self.n_threads)
+                found = getattr(self, "_opened", None)
+                if found is None or found[0] != key:
+                    self._opened = found = key, self._read(str(path), file.read())
+        except OSError as error:
+            raise ValueError(
+                f"`path`={str(path)!r} is not a file that can be read: {error.strerror or error}"
+            ) from error
+        return found[1]
 
     def _check_parameters(self):
         for name, allowed in (("engine", tuple(ENGINES)), ("precision", PRECISIONS)):
-            if getattr(self, name) not in allowed:
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
                 choices = ", ".join(map(repr, allowed))
-                raise ValueError(f"`{name}` must be one of {choices}; got {getattr(self, name)!r}.")
+                raise ValueError(f"`{name}` must be one of {choices}; got {value!r}.")
         if self.precision == "bf16" and self.engine != "openvino":
             raise ValueError("`precision`='bf16' needs `engine`='openvino'; got 'onnxruntime'.")
         n = self.n_threads
         if n is not None and (not isinstance(n, Integral) or isinstance(n, bool) or n < 1):
             raise ValueError(f"`n_threads` must be an int >= 1 or None; got {n!r}.")
 
-    def _read(self, path):
-        content = Path(path).read_bytes()
+    def _count_threads(self):
+        """Return `n_threads`, at most the number of processors; more would hinder each other."""
+        return None if self.n_threads is None else min(self.n_threads, os.cpu_count() or 1)
+
+    def _read(self, path, content):
         try:
-            run, metadata = ENGINES[self.engine](content, self.n_threads, self.precision)
+            run, metadata = ENGINES[self.engine](content, self._count_threads(), self.precision)
         except ImportError as error:
             raise ImportError(
                 f"`engine`={self.engine!r} is not installed: pip install {self.engine}."

@@ -12,8 +12,9 @@ from uuid import uuid4
 import pandas as pd
 from safetensors.torch import save as serialize
 
-from sklearn_rrr._files import write_atomically
+from sklearn_rrr._files import check_path, write_atomically
 from sklearn_rrr._surroundings import shielded
+from sklearn_rrr._validation import check_folder
 from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.deployment.model_files import (
     TASK,
@@ -197,7 +198,8 @@ class MultiTaskStore:
     """
 
     def __init__(self, folder, backbone="efficientnet_lite0", weights="pretrained"):
-        self.folder, self.backbone = Path(folder), backbone
+        self.folder, self.backbone = check_path("folder", folder), backbone
+        check_folder("folder", folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / BACKBONE
         if file.exists():

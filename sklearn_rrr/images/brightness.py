@@ -1,12 +1,11 @@
-"""What the numbers of a picture mean: one rule for arrays, lists, files, Datasets and frames.
+"""White levels of pixels: one rule for arrays, lists, files, Datasets and frames.
 
 The white level is the number of full brightness. Types define it for bool (1) and uint8 (255).
 Other numbers lie in [0, 1], [0, 255] or, if whole, in [0, 16], as scikit-learn's digits. Pixels of
 16 bits may have fewer significant bits. The largest value that `fit` sees decides, and is kept for
-`predict`.
+`predict`, where it also applies to uint8 that does not exceed it.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,33 +13,55 @@ import numpy as np
 DIGITS = 16
 DEEP = (255, 1023, 4095, 16383, 65535)  # 8, 10, 12, 14 and 16 significant bits
 ROUNDING = 1e-6  # what computations may add to a white level or take from black, relatively
+BLOCK = 64  # images, or rows of one, that are searched at once until the answer is known
+DEFINED = ("bool", "uint8")  # kinds whose type defines the white level
 
 
 @dataclass(frozen=True)
 class WhiteLevels:
-    """White levels of numbers and of 16-bit pixels; None where there were none."""
+    """White levels of numbers, 16-bit pixels and uint8; None is the usual one."""
 
     scale: float | None = None
     deep_scale: float | None = None
+    byte_scale: float | None = None
 
 
 @dataclass(frozen=True)
 class Span:
-    """Largest value of some pixels, and of which kind they are."""
+    """Largest value of some pixels, and their kind.
+
+    kind is "bool", "uint8", "16 bits", "integer" or "float". For uint8, high may be any of the
+    values above DIGITS.
+    """
 
     high: float
-    is_float: bool
-    is_whole: bool
-    is_deep: bool = False
+    kind: str
+    is_whole: bool = True
 
 
-def dtype_scale(dtype):
-    """Return the white level of bool (1) or uint8 (255); else None."""
-    return {"b1": 1, "u1": 255}.get(dtype.str[1:])
+USUAL = WhiteLevels()
+BRIGHT = Span(255, "uint8")  # 8-bit pixels that were not measured
+
+
+def find_kind(dtype, is_deep=False):
+    """Return the kind of pixels of a dtype; see :class:`Span`."""
+    if is_deep:
+        return "16 bits"
+    kinds = {"b1": "bool", "u1": "uint8", "u2": "16 bits"}
+    return kinds.get(dtype.str[1:], "float" if dtype.kind == "f" else "integer")
+
+
+def check_finite(values, name="X"):
+    """Return the smallest and the largest of `values`; raise if they are NaN or infinite."""
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        kind = "NaN" if np.isnan(low) or np.isnan(high) else "infinity"
+        raise ValueError(f"{name} contains {kind}; pixels must be finite numbers")
+    return low, high
 
 
 def find_span(values, name="X", is_deep=False):
-    """Return the Span of an array of numbers, or None if its dtype defines the white level.
+    """Return the Span of an array of numbers, or None if it is empty or of another type.
 
     Parameters
     ----------
@@ -56,14 +77,15 @@ def find_span(values, name="X", is_deep=False):
         If values are negative, too large, NaN or infinite. What computations add by rounding is
         allowed.
     """
-    if dtype_scale(values.dtype) or values.dtype.kind not in "iuf" or values.size == 0:
+    if values.dtype.kind not in "biuf" or values.size == 0:
         return None
-    is_float, is_deep = values.dtype.kind == "f", is_deep or values.dtype.str[1:] == "u2"
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        kind = "NaN" if np.isnan(low) or np.isnan(high) else "infinity"
-        raise ValueError(f"{name} contains {kind}; pixels must be finite numbers")
-    limit, rounding = 65535 if is_deep else 255, _rounding(values.dtype)
+    kind = find_kind(values.dtype, is_deep)
+    if kind == "bool":
+        return Span(1, kind)
+    if kind == "uint8":
+        return Span(_find_bright(values), kind)
+    low, high = check_finite(values, name)
+    limit, rounding = 65535 if kind == "16 bits" else 255, _rounding(values.dtype)
     if low < -rounding * (1 if high <= 1 + rounding else limit):
         raise ValueError(
             f"Negative values in data passed to the estimator: {name} has the range "
@@ -71,144 +93,82 @@ def find_span(values, name="X", is_deep=False):
             "not normalise them: the network does."
         )
     if high > limit * (1 + rounding):
-        rule = "16-bit pixels" if is_deep else "pixels other than uint8 and uint16"
-        ranges = "[0, 65535]" if is_deep else "[0, 1] or [0, 255]"
+        rule = "16-bit pixels" if kind == "16 bits" else "pixels other than uint8 and uint16"
+        ranges = "[0, 65535]" if kind == "16 bits" else "[0, 1] or [0, 255]"
         raise ValueError(
             f"{name} has the range [{low:g}, {high:g}], but {rule} must lie in {ranges}. Divide "
             "them by their white level."
         )
     high = next((level for level in (1, limit) if abs(high - level) <= rounding * level), high)
-    doubtful = is_float and 1 < high <= DIGITS
-    is_whole = not is_float or (doubtful and bool((values == np.rint(values)).all()))
-    return Span(high, is_float, is_whole, is_deep)
+    is_whole = kind != "float" or (high <= DIGITS and high % 1 == 0 and _is_whole(values))
+    return Span(high, kind, is_whole)
+
+
+def _find_bright(values):
+    """Return the largest of uint8 values, or the first maximum of a block above DIGITS."""
+    high = 0
+    for block in _blocks(values):
+        high = max(high, int(block.max()))
+        if high > DIGITS:
+            break
+    return high
+
+
+def _is_whole(values):
+    return all((block == np.rint(block)).all() for block in _blocks(values))
+
+
+def _blocks(values):
+    return (values[start : start + BLOCK] for start in range(0, len(values), BLOCK))
 
 
 def _rounding(dtype):
     return max(ROUNDING, 4 * np.finfo(dtype).eps) if dtype.kind == "f" else 0
 
 
-def settle_levels(spans, fitted=None):
-    """Return the WhiteLevels of pixels, given the Spans of all of them.
+def white_level(span, levels):
+    """Return the number by which pixels are divided.
 
-    Parameters
-    ----------
-    spans : iterable of Span
-    fitted : WhiteLevels or None, default=None
-        The levels found in `fit`; None during `fit`.
-
-    Raises
-    ------
-    ValueError
-        If the white level is ambiguous, or the pixels are brighter than those in `fit`.
+    A level that is None is the usual one: 1 for floats up to 1, else 255; 65535 for 16 bits.
     """
-    plain, deep = [s for s in spans if not s.is_deep], [s for s in spans if s.is_deep]
-    known = WhiteLevels() if fitted is None else fitted
-    scale, deep_scale = known.scale, known.deep_scale
-    if len({span.is_float for span in plain}) > 1 and scale is None:
-        raise ValueError(
-            "Some images of X are floats and some are integers, so their scales may differ. "
-            "Convert them all to uint8 or to floats in [0, 1]."
-        )
-    if plain:
-        high, is_float = max(s.high for s in plain), any(s.is_float for s in plain)
-        if fitted is None:
-            scale = _settle(high, is_float, all(s.is_whole for s in plain))
-        else:
-            scale = _follow(high, is_float, scale)
-    if deep:
-        if fitted is not None and deep_scale is None:
-            deep_scale = DEEP[-1]  # not by the images of one call
-            _warn_of_depth(deep_scale, "fit saw none of them")
-        deep_scale = _settle_deep(max(s.high for s in deep), deep_scale)
-    return WhiteLevels(scale, deep_scale)
+    if span.kind == "bool":
+        return 1
+    if span.kind == "uint8":
+        return levels.byte_scale or 255
+    if span.kind == "16 bits":
+        return levels.deep_scale or 65535
+    if levels.scale is not None:
+        return levels.scale
+    return 1 if span.kind == "float" and span.high <= 1 else 255
 
 
-def _settle(high, is_float, is_whole):
-    """Return the white level in `fit`; warn unless it is the usual one."""
-    if high <= 1:
-        scale = 1
-    elif is_whole and high <= DIGITS:
-        scale = DIGITS
-    elif high > DIGITS:
-        scale = 255
-    else:
-        raise ValueError(
-            f"X has the range [0, {high:g}], which is neither [0, 1] nor [0, 255], so its white "
-            "level is unknown. Divide X by its white level."
-        )
-    if scale != (1 if is_float else 255):
-        _warn(scale)
-    return scale
-
-
-def _follow(high, is_float, scale):
-    """Return the white level in `predict`; `scale` is that of `fit`, or None."""
-    if scale is None:  # fit saw only files or 8 bits, so 16 is not a white level
-        if is_float and high > 1:
-            _warn(255)
-        return 1 if is_float and high <= 1 else 255
-    message = (
-        f"X has values up to {high:g}, but the estimator was fitted on pixels in [0, {scale:g}]. "
-        "Scale X like the data passed to fit."
-    )
-    if high > scale:
-        raise ValueError(message)
-    if is_float and high <= 1 < scale:
-        warnings.warn(f"{message} Unscaled, the images are nearly black.", stacklevel=2)
-    return scale
-
-
-def _settle_deep(high, scale):
-    if scale is None:
-        scale = next(level for level in DEEP if high <= level)
-        _warn_of_depth(scale, "by their largest value")
-    if high > scale:
-        raise ValueError(
-            f"X has 16-bit pixels up to {high:g}, but the estimator was fitted on pixels in "
-            f"[0, {scale:g}]. Divide both by their white level."
-        )
-    return scale
-
-
-def _warn_of_depth(scale, reason):
-    warnings.warn(
-        f"16-bit pixels are divided by {scale}, {reason}; if their white level is another one, "
-        "divide them yourself.",
-        stacklevel=2,
-    )
-
-
-def _warn(scale):
-    warnings.warn(
-        f"Pixels are assumed to lie in [0, {scale}] and are divided by {scale}. Pass floats in "
-        "[0, 1] or uint8 to avoid this assumption.",
-        stacklevel=2,
-    )
-
-
-def to_unit(pixels, levels, is_deep=False):
+def to_unit(pixels, levels=USUAL, is_deep=False):
     """Divide pixels by their white level: uint8, or float32 in [0, 1].
 
     Parameters
     ----------
     pixels : ndarray
         Pixels of one image, or of images of one form.
-    levels : WhiteLevels
-        A level that is None is the usual one: 1 for floats up to 1, else 255; 65535 for 16 bits.
+    levels : WhiteLevels, default=USUAL
+        See :func:`white_level`.
     is_deep : bool, default=False
         See :func:`find_span`.
     """
-    dtype = pixels.dtype
-    if scale := dtype_scale(dtype):
-        return pixels if scale == 255 else pixels.astype(np.float32)
-    if is_deep or dtype.str[1:] == "u2":
-        scale = levels.deep_scale or 65535
-    elif levels.scale is not None:
-        scale = levels.scale
-    else:
-        scale = 1 if dtype.kind == "f" and pixels.max(initial=0) <= 1 + _rounding(dtype) else 255
-    if (high := pixels.max(initial=0)) > scale * (1 + _rounding(dtype)):
+    kind, rounding = find_kind(pixels.dtype, is_deep), _rounding(pixels.dtype)
+    if kind == "bool":
+        return pixels.astype(np.float32)
+    if kind == "uint8" and levels.byte_scale is None:
+        return pixels
+    high = pixels.max(initial=0)
+    scale = white_level(Span(1 if 1 <= high <= 1 + rounding else high, kind), levels)
+    if high > scale * (1 + rounding):
         raise ValueError(f"has values up to {high:g}, expected [0, {scale:g}]; divide them")
-    if scale == 255 and dtype.kind in "iu":
+    if scale == 255 and pixels.dtype.kind in "iu":
         return pixels.astype(np.uint8)
     return (pixels.astype(np.float32) / np.float32(scale)).clip(0, 1)
+
+
+def measure_and_scale(pixels, is_deep=False):
+    """Divide the pixels of one image by the usual white level, after they were checked."""
+    find_span(pixels, "it", is_deep)
+    return to_unit(pixels, is_deep=is_deep)

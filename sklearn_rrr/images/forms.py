@@ -11,7 +11,17 @@ import numpy as np
 from PIL import Image
 from scipy import sparse
 
+from sklearn_rrr.images.array_likes import (
+    as_numpy,
+    check_columns,
+    check_masked,
+    is_image,
+    is_picture,
+    is_tensor,
+    open_column,
+)
 from sklearn_rrr.images.decoding import BadImages
+from sklearn_rrr.images.label_types import as_labels
 from sklearn_rrr.images.layout import ADD_AXIS
 
 FORMS = (
@@ -32,21 +42,16 @@ def sort_input(X):
         )
     if is_dataset(X) and hasattr(X, "__len__"):
         return "items", DatasetImages(X)
-    if np.ma.is_masked(X):
-        raise ValueError("X has masked values, which images cannot have; fill them: X.filled(0).")
     if sparse.issparse(X):
         return "rows", X
-    if is_tensor(X):
-        X = as_numpy(X)
-    elif isinstance(X, Sequence):  # a tuple, deque …
-        X = list(X)
-    elif (isinstance(X, Iterable) or is_dataset(X)) and not hasattr(X, "__array__"):
-        raise TypeError(f"{FORMS}; got a {type(X).__name__}. Pass list(X) or a loader's Dataset.")
+    X = _open_container(X)
     if (items := _as_items(X)) is not None:
         return "items", items
+    if isinstance(X, list):
+        X = [as_numpy(item) if is_tensor(item) else item for item in X]
     array = _as_array(X)
     if array is None or array.ndim <= 2:
-        _refuse_paths_in_columns(X)
+        check_columns(X)
         return "rows", X
     if array.dtype.kind not in "biuf":
         raise ValueError(
@@ -57,26 +62,24 @@ def sort_input(X):
     return "array", array
 
 
-def is_tensor(item):
-    """Tell whether an object is a torch.Tensor."""
-    return isinstance(item, getattr(sys.modules.get("torch"), "Tensor", ()))
+def _open_container(X):
+    """Return X as a list, array, frame or column; raise if it holds no batch."""
+    if is_tensor(X) or isinstance(X, (memoryview, np.ma.MaskedArray)):
+        return as_numpy(X, "X")
+    if hasattr(X, "collect") and not hasattr(X, "__len__"):
+        raise TypeError(f"{FORMS}; got a {type(X).__name__}. Pass X.collect().")
+    if hasattr(X, "get_level_values") and hasattr(X, "levels"):  # a MultiIndex
+        raise TypeError(f"{FORMS}; got a {type(X).__name__}. Pass X.get_level_values(0).")
+    if isinstance(X, Sequence):  # a tuple, deque …
+        return list(X)
+    if (isinstance(X, Iterable) or is_dataset(X)) and not hasattr(X, "__array__"):
+        raise TypeError(f"{FORMS}; got a {type(X).__name__}. Pass list(X) or a loader's Dataset.")
+    return open_column(X)
 
 
 def is_dataset(X):
     """Tell whether an object is a torch Dataset."""
     return isinstance(X, getattr(sys.modules.get("torch.utils.data"), "Dataset", ()))
-
-
-def _refuse_paths_in_columns(X):
-    """Raise if one of several columns of a frame contains images or paths."""
-    if not hasattr(X, "columns") or not len(X):
-        return
-    for name in X.columns:
-        if _is_image(next(iter(X[name]))):
-            raise ValueError(
-                f"X has {X.shape[1]} columns, and {name!r} contains images or paths; pass that "
-                f"column alone: X[{name!r}]."
-            )
 
 
 def _as_items(X):
@@ -92,9 +95,11 @@ def _as_items(X):
             return None
         X = column
     items = [split_item(item, from_dataset=False)[0] for item in X]
-    if any(map(_is_image, items)) or not items:
+    if any(map(is_image, items)) or not items:
         return items
     first = items[0]
+    for i, item in enumerate(items):
+        check_masked(item, f"item {i} of X")
     if isinstance(first, (list, tuple)):
         return _as_mixed_arrays(items)
     if not (hasattr(first, "__float__") or hasattr(first, "__array__")):
@@ -119,16 +124,6 @@ def _as_array(X):
         return None
 
 
-def _is_picture(item):
-    if isinstance(item, np.ndarray) or is_tensor(item):
-        return item.ndim >= 2
-    return isinstance(item, Image.Image)
-
-
-def _is_image(item):
-    return isinstance(item, (str, os.PathLike)) or _is_picture(item)
-
-
 def split_item(item, from_dataset):
     """Split an item of a Dataset into (image,) or (image, label, …).
 
@@ -138,8 +133,8 @@ def split_item(item, from_dataset):
     """
     if from_dataset:
         return item if isinstance(item, (tuple, list)) and item else (item,)
-    if isinstance(item, tuple) and len(item) > 1 and _is_image(item[0]):
-        return (item,) if all(map(_is_picture, item)) else item
+    if isinstance(item, tuple) and len(item) > 1 and is_image(item[0]):
+        return (item,) if all(map(is_picture, item)) else item
     return (item,)
 
 
@@ -156,14 +151,6 @@ def find_labels(X, y, name):
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
     return y
-
-
-def as_numpy(item):
-    """Convert an array-like, or a tensor on any device, to an array."""
-    if is_tensor(item):
-        item = item.detach().cpu()
-        item = (item.float() if item.is_floating_point() else item).numpy()
-    return np.asarray(item)
 
 
 class DatasetImages:
@@ -210,7 +197,7 @@ class DatasetImages:
             labels.append(item[1])
         if bad:
             raise BadImages(bad, len(self))
-        return np.array(labels)
+        return as_labels(labels)
 
     def _read(self, i):
         """Return (image,) or (image, label, …)."""

@@ -6,15 +6,23 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from sklearn_rrr.images.brightness import find_span, settle_levels
+from sklearn_rrr.images.array_likes import as_numpy
+from sklearn_rrr.images.brightness import (
+    DEFINED,
+    DIGITS,
+    WhiteLevels,
+    check_finite,
+    find_span,
+)
 from sklearn_rrr.images.decoding import (
     DAMAGE,
     MAX_IMAGE_PIXELS,
     find_file_span,
     find_image_span,
 )
-from sklearn_rrr.images.forms import DatasetImages, as_numpy
+from sklearn_rrr.images.forms import DatasetImages
 from sklearn_rrr.images.layout import ADD_AXIS, SMALLEST_PICTURE, array_shape, infer_row_shape
+from sklearn_rrr.images.white_levels import follow_bytes, settle_levels
 
 MEASURED = 256  # items of a Dataset that tell whether its dtypes define the white level
 
@@ -24,8 +32,9 @@ class ImageFormat:
     """Input format seen in `fit`, so that `predict` reads its input in the same way.
 
     kind is "rows", "array" or "items"; shape is (h, w) or (h, w, c), or None if it may
-    vary; channels_first is True for the layout (c, h, w). scale and deep_scale are WhiteLevels. For
-    rows that are not pixels, black is a number, and values are mapped to (x - black) / scale.
+    vary; channels_first is True for the layout (c, h, w). scale, deep_scale and byte_scale are
+    WhiteLevels. For rows that are not pixels, black is a number, and values are mapped to
+    (x - black) / scale.
     """
 
     kind: str
@@ -34,10 +43,13 @@ class ImageFormat:
     scale: float | None = None
     black: float | None = None
     deep_scale: float | None = None
+    byte_scale: float | None = None
 
 
 def find_format(kind, X, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_PIXELS):
-    """Return the ImageFormat of the result of `sort_input`, checking it without decoding.
+    """Return the ImageFormat of the result of `sort_input`, and notes to warn of.
+
+    X is checked without decoding.
 
     Parameters
     ----------
@@ -56,16 +68,16 @@ def find_format(kind, X, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_PIX
     else:
         shape, first = array_shape(X, fitted)
     small = kind == "rows" and min(shape[:2]) < SMALLEST_PICTURE and X.dtype != "uint8"
-    deep_scale = None
-    if fitted is None and small:
-        scale, black = _stretch(X)
-    elif fitted is not None and fitted.black is not None:
-        scale, black = fitted.scale, fitted.black
-    else:
-        span, black = find_span(X), None
-        levels = settle_levels([span] if span else [], fitted)
-        scale, deep_scale = levels.scale, levels.deep_scale
-    return ImageFormat(kind, shape, first, scale, black, deep_scale)
+    if small if fitted is None else fitted.black is not None:
+        black, high = check_finite(X)
+        scale = (high - black) or 1.0
+        if fitted is not None:
+            black, scale = fitted.black, fitted.scale
+        return ImageFormat(kind, shape, first, scale, black), []
+    span = find_span(X)
+    levels, notes = settle_levels([span] if span else [], fitted)
+    scales = {"deep_scale": levels.deep_scale, "byte_scale": levels.byte_scale}
+    return ImageFormat(kind, shape, first, levels.scale, **scales), notes
 
 
 def _row_shape(X, image_shape, fitted):
@@ -82,40 +94,63 @@ def _row_shape(X, image_shape, fitted):
     )
 
 
-def _stretch(X):
-    """Return the scale and black of rows too small to be pictures; any range is valid."""
-    low, high = float(X.min()), float(X.max())
-    return (high - low) or 1.0, low
-
-
 def _item_format(items, fitted, max_pixels):
     if len(items) == 0:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
-    levels = fitted
-    if fitted is None or not isinstance(items, DatasetImages):
-        levels = settle_levels(_list_spans(items, max_pixels), fitted)
-    return ImageFormat("items", scale=levels.scale, deep_scale=levels.deep_scale)
+    if fitted is not None and isinstance(items, DatasetImages):
+        high = _peek_bytes(items, fitted, max_pixels)
+        levels = WhiteLevels(fitted.scale, fitted.deep_scale, follow_bytes(high, fitted.scale))
+        notes = []
+    else:
+        levels, notes = settle_levels(_item_spans(items, fitted, max_pixels), fitted)
+    scales = {"deep_scale": levels.deep_scale, "byte_scale": levels.byte_scale}
+    return ImageFormat("items", scale=levels.scale, **scales), notes
 
 
-def _list_spans(items, max_pixels):
-    """Return the Spans of the items whose types do not define their white level.
+def _follows(fitted):
+    """Tell whether `fit` found a white level that uint8 may have, too."""
+    return fitted is not None and fitted.scale in (1, DIGITS)
+
+
+def _peek_bytes(dataset, fitted, max_pixels):
+    """Return the largest uint8 value of a Dataset, or one that is brighter than `fit` saw.
+
+    Usually, one item is read; the others are measured while they are decoded.
+    """
+    high = 0
+    for i in range(len(dataset) if _follows(fitted) else 0):
+        span = _find_item_span(dataset, i, max_pixels, True)
+        is_byte = span is not None and span.kind == "uint8"
+        high = max(high, span.high) if is_byte else high
+        if high > fitted.scale or (high == 0 and span is not None and not is_byte):
+            break
+    return high
+
+
+def _item_spans(items, fitted, max_pixels):
+    """Return the Spans of items, of which 8-bit images are decoded only if their scale matters.
 
     Items that cannot be used have none: they are reported with all others when they are decoded.
     """
-    spans = []
+    spans, decode = [], _follows(fitted)
+    stop = MEASURED if isinstance(items, DatasetImages) else None
     for i in range(len(items)):
-        if isinstance(items, DatasetImages) and i == MEASURED and not spans:
+        if i == stop and all(span.kind in DEFINED for span in spans):
             break
-        try:
-            item = items[i]
-            if isinstance(item, (str, os.PathLike)):
-                span = find_file_span(item, max_pixels)
-            elif isinstance(item, Image.Image):
-                span = find_image_span(item, max_pixels)
-            else:
-                span = find_span(as_numpy(item))
-        except (ValueError, *DAMAGE):
-            continue
+        span = _find_item_span(items, i, max_pixels, decode)
         if span is not None:
             spans.append(span)
+            decode = decode and not (span.kind == "uint8" and span.high > fitted.scale)
     return spans
+
+
+def _find_item_span(items, i, max_pixels, decode):
+    try:
+        item = items[i]
+        if isinstance(item, (str, os.PathLike)):
+            return find_file_span(item, max_pixels, decode)
+        if isinstance(item, Image.Image):
+            return find_image_span(item, max_pixels, decode)
+        return find_span(as_numpy(item))
+    except (ValueError, *DAMAGE):
+        return None

@@ -3,14 +3,13 @@
 import warnings
 
 import numpy as np
-import pandas as pd
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, column_or_1d, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_rrr._validation import check_choice, check_real
-
-MIXED = "y contains labels of several types that cannot be ordered; use strings or numbers only."
+from sklearn_rrr.images.array_likes import as_numpy, check_masked, is_tensor
+from sklearn_rrr.images.label_types import MISSING, as_labels
 
 
 def encode_labels(y, classes=None):
@@ -34,71 +33,107 @@ def encode_labels(y, classes=None):
     ValueError
         If labels are missing, continuous or not in `classes`.
     """
-    y = column_or_1d(_as_labels(y), warn=True)
-    if y.dtype.kind in "fc":
-        check_array(y, ensure_2d=False, dtype=None, input_name="y")
-    if pd.isna(y).any():
-        raise ValueError("Input y contains NaN or None; every image needs a label.")
-    try:
-        found = np.unique(y, return_inverse=True)
-    except TypeError as error:
-        raise ValueError(MIXED) from error
+    y = _check_labels(y, "y")
     check_classification_targets(y)
     if classes is None:
-        return found
-    classes = np.unique(classes)
-    labels = np.searchsorted(classes, y).clip(max=len(classes) - 1)
-    if len(unknown := np.unique(y[classes[labels] != y])):
+        return np.unique(y, return_inverse=True)
+    classes = check_classes(classes)
+    if _is_text(classes) == _is_text(y):
+        labels = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+        unknown = np.unique(y[classes[labels] != y])
+    else:
+        unknown = np.unique(y)
+    if len(unknown):
         raise ValueError(
             f"y has the labels {unknown.tolist()}, which are not in `classes` {classes.tolist()}."
         )
     return classes, labels
 
 
-def _as_labels(y):
-    """Return labels as an array, but refuse what NumPy would silently make strings of."""
-    if isinstance(y, (list, tuple)):
-        single = [label for label in y if not pd.api.types.is_list_like(label)]
-        kinds = {isinstance(label, (str, bytes)) for label in single}
-        if len(kinds) > 1 and not any(label is None for label in y):
-            raise ValueError(MIXED)
-        try:
-            y = np.asarray(y)
-        except ValueError as error:
-            raise ValueError(
-                "y must contain one label for each image; got lists of different lengths."
-            ) from error
-    is_variable = isinstance(getattr(y, "dtype", None), np.dtypes.StringDType)
-    return np.array(y.tolist()) if is_variable else y
-
-
-def weigh_images(classes, labels, sample_weight=None, class_weight=None):
-    """Return the weight of each image, (n,): sample weight times class weight.
+def check_classes(classes):
+    """Return all possible labels, sorted, after the checks that labels pass.
 
     Raises
     ------
     ValueError, TypeError
-        If weights are negative, not finite, of the wrong length or type, or all zero, or if
-        a class has no weight.
+        If there are none, or if they cannot be labels.
     """
-    weights = np.ones(len(labels))
-    if sample_weight is not None:
-        weights = check_array(
-            sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    classes = np.unique(_check_labels(classes, "`classes`"))
+    if not len(classes):
+        raise ValueError("`classes` is empty; it must contain every label that may occur.")
+    if classes.dtype.kind == "f" and (classes != np.rint(classes)).any():
+        raise ValueError(f"`classes` must be whole numbers or strings; got {classes.tolist()}.")
+    return classes
+
+
+def _check_labels(y, name):
+    """Return labels as an array of shape (n,) without missing values."""
+    y = column_or_1d(as_labels(y, name), input_name=name, warn=True)
+    if y.dtype.kind in "fc":
+        check_array(y, ensure_2d=False, dtype=None, input_name=name, ensure_min_samples=0)
+        if not np.isfinite(y).all():  # which scikit-learn may be configured not to check
+            raise ValueError(MISSING.format(name) if np.isnan(y).any() else f"{name} is infinite.")
+    elif y.dtype.kind in "mM" and np.isnat(y).any():
+        raise ValueError(MISSING.format(name))
+    return y
+
+
+def _is_text(labels):
+    return labels.dtype.kind in "OSU"
+
+
+def check_sample_weight(sample_weight, n_images):
+    """Return sample weights as an array of float64 of shape (n,).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If weights are negative, not finite, masked, or of the wrong length or type.
+    """
+    name = "sample_weight"
+    if is_tensor(sample_weight):
+        sample_weight = as_numpy(sample_weight, name)
+    check_masked(sample_weight, name)
+    weights = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name=name)
+    if weights.shape != (n_images,):
+        raise ValueError(f"`sample_weight` must have the shape ({n_images},); got {weights.shape}.")
+    if not np.isfinite(weights).all():  # which scikit-learn may be configured not to check
+        raise ValueError("sample_weight contains NaN or infinity; weights must be finite.")
+    if (weights < 0).any():
+        raise ValueError(
+            f"`sample_weight` must not be negative; got {weights.min():g}. Use zero to leave "
+            "an image out."
         )
-        if weights.shape != (len(labels),):
-            raise ValueError(
-                f"`sample_weight` must have the shape ({len(labels)},); got {weights.shape}."
-            )
-        if (weights < 0).any():
-            raise ValueError(
-                f"`sample_weight` must not be negative; got {weights.min():g}. Use zero to leave "
-                "an image out."
-            )
+    return weights
+
+
+def weigh_images(classes, labels, sample_weight=None, class_weight=None):
+    """Return the weight of each image, (n,): sample weight times class weight, up to a factor.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If weights are not valid, so unequal that some would be lost in float32, or all zero, or
+        if a class has no weight.
+    """
+    weights, positive = np.ones(len(labels)), np.ones(len(labels), bool)
+    factors = []
+    if sample_weight is not None:
+        factors.append(check_sample_weight(sample_weight, len(labels)))
     if class_weight is not None:
-        weights = weights * _class_weights(classes, labels, class_weight)
-    if not weights.any():
+        factors.append(_class_weights(classes, labels, class_weight))
+    for factor in factors:
+        # A power of 2 prevents overflow, and rounds nothing.
+        weights = weights * np.ldexp(factor, -np.frexp(factor.max(initial=0))[1])
+        positive &= factor > 0
+    if not positive.any():
         raise ValueError("All images have zero weight; give at least one a positive weight.")
+    lost = positive & ((weights / weights.mean()).astype(np.float32) == 0)
+    if lost.any():
+        raise ValueError(
+            f"The weights of {lost.sum()} image(s) are positive, but so small in comparison with "
+            "others that they are lost in float32. Use zero to leave images out."
+        )
     return weights
 
 

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from sklearn_rrr.images.brightness import ROUNDING, find_span, to_unit
+from sklearn_rrr.images.array_likes import as_numpy
+from sklearn_rrr.images.brightness import ROUNDING, to_unit
 from sklearn_rrr.images.decoding import (
     DAMAGE,
     MAX_IMAGE_PIXELS,
@@ -24,9 +25,11 @@ from sklearn_rrr.images.decoding import (
     is_animated,
     to_rgb,
 )
-from sklearn_rrr.images.forms import DatasetImages, as_numpy
+from sklearn_rrr.images.forms import DatasetImages
 from sklearn_rrr.images.image_format import find_format
+from sklearn_rrr.images.label_types import is_missing
 from sklearn_rrr.images.layout import is_channels_first
+from sklearn_rrr.images.level_watch import LevelWatch
 
 
 class ArrayImages:
@@ -62,9 +65,9 @@ class ArrayImages:
 class ItemImages:
     """Separate images: PIL images, arrays, tensors, paths or a Dataset's items."""
 
-    def __init__(self, items, fmt, resizer, max_pixels=MAX_IMAGE_PIXELS):
+    def __init__(self, items, fmt, resizer, max_pixels=MAX_IMAGE_PIXELS, *, watch):
         self.items, self.format, self.resizer = items, fmt, resizer
-        self.max_pixels = max_pixels
+        self.max_pixels, self.watch = max_pixels, watch
         self.numbers = np.arange(len(items))  # positions in the user's X, for messages
         self.animated, self.warned = set(), set()  # shared with selections
 
@@ -82,7 +85,7 @@ class ItemImages:
 
         def read(i):
             try:
-                return _resize_pictures(self._decode(i)[None], image_size, self.resizer)
+                return _resize_pictures(self._decode(i, image_size)[None], image_size, self.resizer)
             except ValueError as error:
                 return i, str(error)
 
@@ -93,8 +96,10 @@ class ItemImages:
         with ThreadPoolExecutor(self.resizer.count_threads()) as pool:
             files = pool.map(read, paths)
             images = [next(files) if self._is_path(i) else read(i) for i in map(int, indices)]
+        self.watch.see(indices)
         if bad := [image for image in images if isinstance(image, tuple)]:
             raise BadImages(bad)
+        self.watch.check()
         if self.animated and not self.warned:
             self.warned.update(self.animated)
             warnings.warn(
@@ -110,6 +115,7 @@ class ItemImages:
         else:
             chosen.items = [self.items[i] for i in indices]
         chosen.numbers = self.numbers[indices]
+        chosen.watch = self.watch.select(len(chosen.numbers))
         return chosen
 
     def name(self, i):
@@ -120,13 +126,14 @@ class ItemImages:
         # Items of a Dataset are not loaded here: that is slow and may draw random numbers.
         return isinstance(self.items, list) and isinstance(self.items[i], (str, os.PathLike))
 
-    def _decode(self, i):
+    def _decode(self, i, image_size):
+        form = self.max_pixels, self.watch.to_unit
         try:
             item = self.items[i]
             if isinstance(item, (str, os.PathLike)):
-                pixels, animated = decode_file(item, self.max_pixels, self.format)
+                pixels, animated = decode_file(item, *form, image_size)
             elif isinstance(item, Image.Image):
-                pixels = decode_pil(item, self.max_pixels, self.format)
+                pixels = decode_pil(item, *form)
                 animated = is_animated(item)
             else:
                 pixels, animated = self._decode_array(item), False
@@ -140,6 +147,8 @@ class ItemImages:
         return pixels
 
     def _decode_array(self, item):
+        if is_missing(item):
+            raise ValueError(f"is missing ({item}); give every image, or leave out its row")
         kind, item = type(item).__name__, as_numpy(item)
         if item.ndim not in (2, 3) or item.dtype.kind not in "biuf" or item.size == 0:
             raise ValueError(
@@ -150,8 +159,7 @@ class ItemImages:
             item = item[..., None]
         elif is_channels_first(item.shape):
             item = np.moveaxis(item, 0, -1)
-        find_span(item, "it")  # raises if there is no white level
-        return to_rgb(to_unit(item, self.format))
+        return to_rgb(self.watch.to_unit(item))
 
 
 def make_reader(kind, X, resizer, *, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_PIXELS):
@@ -175,9 +183,12 @@ def make_reader(kind, X, resizer, *, image_shape=None, fitted=None, max_pixels=M
     -------
     reader : ArrayImages or ItemImages
     """
-    fmt = find_format(kind, X, image_shape, fitted, max_pixels)
+    fmt, notes = find_format(kind, X, image_shape, fitted, max_pixels)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     if kind == "items":
-        return ItemImages(X, fmt, resizer, max_pixels)
+        watch = LevelWatch(len(X), fmt, fitted, notes, isinstance(X, DatasetImages))
+        return ItemImages(X, fmt, resizer, max_pixels, watch=watch)
     return ArrayImages(X, fmt, resizer)
 
 

@@ -29,7 +29,7 @@ class TailoringFineTuning(FineTuning):
         No effect on a student.
     augmentation : optional
         As in :class:`FineTuning`.
-    cache_features, patience, companion : optional
+    cache_features, patience, companion, flips : optional
         No effect on a student.
     attention_lr_factor : float or None, default=None
         Factor on the learning rate of the attention; None means 50. Published: 1.

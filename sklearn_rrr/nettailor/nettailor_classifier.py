@@ -17,20 +17,34 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr._surroundings import drawing
-from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real, resolve_device
+from sklearn_rrr._validation import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_jobs,
+    check_real,
+    resolve_device,
+)
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS, FineTuning
 from sklearn_rrr.classifiers.base import BaseImageClassifier
 from sklearn_rrr.classifiers.baselines import FineTuningClassifier
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier
 from sklearn_rrr.classifiers.running import compute_logits
 from sklearn_rrr.nettailor.fine_tuning import TAILORING, TailoringFineTuning
-from sklearn_rrr.nettailor.paths import BLOCK, prune, source
-from sklearn_rrr.nettailor.penalty import COSTS, TailoringPenalty, path_costs
+from sklearn_rrr.nettailor.paths import BLOCK
+from sklearn_rrr.nettailor.penalty import COSTS, path_costs
+from sklearn_rrr.nettailor.sweep import (
+    Tailoring,
+    describe_paths,
+    plan_students,
+    rank,
+    retrain_students,
+)
 from sklearn_rrr.nettailor.tailored_net import TailoredNet
+from sklearn_rrr.nettailor.teacher import check_teacher, check_unfitted
 from sklearn_rrr.networks.costs import count_macs, count_parameters
 from sklearn_rrr.networks.image_network import average_probabilities
-from sklearn_rrr.networks.stacked_net import StackedNet
-from sklearn_rrr.training.loop import train
+from sklearn_rrr.training.loop import make_net
 
 # Section 4.1 and the authors' settings, for any backbone. The authors fine-tune the teacher by SGD
 # at a learning rate of 0.01; here, the default teacher is fine-tuned by AdamW.
@@ -65,9 +79,10 @@ class NetTailorClassifier(BaseImageClassifier):
         Classifier whose activations the student learns to match: an :class:`RRRNetClassifier` or
         :class:`FineTuningClassifier` with the same backbone, all its blocks and no split. It is
         cloned and fitted to the training images of the student, with their weights. A fitted
-        teacher in a :class:`sklearn.frozen.FrozenEstimator` is used as it is; if it was trained
-        on hold-out images, its hold-out score is optimistic, so few students come within
-        `tolerance`. None uses a :class:`FineTuningClassifier` with the parameters given here.
+        teacher in a :class:`sklearn.frozen.FrozenEstimator` is used as it is, and sets the default
+        of `image_size`; if it was trained on hold-out images, its hold-out score is optimistic,
+        so few students come within `tolerance`. None uses a :class:`FineTuningClassifier` with the
+        parameters given here.
     n_skips : int, default=3
         Number of proxies into each node, one from each of the nearest earlier nodes.
     cost : {"macs", "parameters"}, default="parameters"
@@ -105,6 +120,11 @@ class NetTailorClassifier(BaseImageClassifier):
         Fraction of the images held out to select a student, in [0.001, 0.999]. Neither students
         nor an unfitted teacher are trained on them. None is possible only if `n_removed` is an
         int, so that there is only one student.
+    n_jobs : int or None, default=None
+        Number of processes that retrain the students of the sweep if `progressive` is False; -1
+        uses all processors. None means 1, or what ``joblib.parallel_config`` says, such as a
+        cluster. A process has fewer threads than one alone, which rounds sums differently.
+        Training amplifies this, so the students may differ. With a `checkpoint_dir` it is 1.
     image_shape, image_size, on_bad_file, max_image_pixels : optional
         Images.
     device, precision, checkpoint_dir, random_state, verbose : optional
@@ -189,6 +209,7 @@ class NetTailorClassifier(BaseImageClassifier):
     progressive: bool = True
     epochs_per_step: int | None = None
     validation_fraction: float | None = 0.2
+    n_jobs: int | None = None
 
     def _check_parameters(self):
         check_int("n_skips", self.n_skips, 1)
@@ -200,6 +221,7 @@ class NetTailorClassifier(BaseImageClassifier):
         check_bool("progressive", self.progressive)
         if self.epochs_per_step is not None:
             check_int("epochs_per_step", self.epochs_per_step, 1)
+        check_jobs("n_jobs", self.n_jobs)
         if self.validation_fraction is None and not isinstance(self.n_removed, Integral):
             raise ValueError(
                 "`validation_fraction`=None leaves no images to choose a student with; use, for "
@@ -233,6 +255,11 @@ class NetTailorClassifier(BaseImageClassifier):
         # Reports errors before images are read.
         self._resolve_sweep(sum(len(phase) for phase in backbone.phases))
         return backbone
+
+    def _default_size(self, backbone, is_inside=False):
+        fitted = self.teacher.estimator if isinstance(self.teacher, FrozenEstimator) else None
+        size = super()._default_size(backbone, is_inside)
+        return getattr(fitted, "image_size_", size)
 
     def _resolve_sweep(self, n_blocks):
         """Return the numbers of blocks to remove, in increasing order."""
@@ -277,23 +304,18 @@ class NetTailorClassifier(BaseImageClassifier):
         with drawing(seed + 1):
             soft = TailoredNet(backbone, len(self.classes_), n_skips=self.n_skips).freeze()
         costs = path_costs(soft, self.image_size_, self.cost)
-
-        def tailor(student, settings, complexity_weight):
-            weights, device = (complexity_weight, self.teacher_weight), settings.device
-            with TailoringPenalty(student, teacher.module_, costs, *weights, device) as penalty:
-                return train(student, images, None, settings, penalty=penalty)
-
-        tailor(soft, settings, self.complexity_weight)
+        tailoring = Tailoring(teacher.module_, images, costs, self.teacher_weight)
+        tailoring.train(soft, settings, self.complexity_weight)
         settings = self._retrain_settings(settings)
         self.teacher_, self.teacher_score_ = teacher, score
-        static = self._sweep(soft, validation, lambda student: tailor(student, settings, 0.0))
-        self._describe_paths(soft, costs, static)
+        static, history = self._sweep(soft, tailoring, settings, validation)
+        self.alphas_ = describe_paths(soft, costs, static)
+        self._net = make_net(static, settings, history=history)
         self._finish(static, settings)
-        del self._net  # belongs to a soft student; `net_` creates another
 
     def _find_teacher(self, backbone, images, seed):
         """Return the fitted teacher, after training it on these images unless it is frozen."""
-        teacher = self.teacher
+        teacher, student = self.teacher, (backbone, self.classes_, self.image_size_)
         frozen = isinstance(teacher, FrozenEstimator)
         if frozen:
             check_is_fitted(teacher)
@@ -309,10 +331,10 @@ class NetTailorClassifier(BaseImageClassifier):
                 f"{teacher!r}."
             )
         if frozen:
-            self._check_teacher(teacher, teacher.module_, backbone)
+            check_teacher(teacher, teacher.module_, *student)
             return teacher
         teacher = clone(teacher)
-        self._check_unfitted(teacher)
+        check_unfitted(teacher, self.image_size_, self.class_weight)
         if self.teacher is not None and teacher.random_state is not None:
             seed = teacher._draw_seed()
         teacher._check_parameters()
@@ -322,7 +344,7 @@ class NetTailorClassifier(BaseImageClassifier):
         source = backbone if self.teacher is None else loaded
         teacher._adopt(images, self.image_size_, self._split_seed)
         with drawing(0):  # for its shapes
-            self._check_teacher(teacher, teacher._make_module(source), backbone)
+            check_teacher(teacher, teacher._make_module(source), *student)
         teacher._learn(source, images, seed)
         return teacher
 
@@ -335,77 +357,31 @@ class NetTailorClassifier(BaseImageClassifier):
         last = {"head_features": "last"}
         return FineTuning(**{name: getattr(given, name) for name in names} | last)
 
-    def _check_unfitted(self, teacher):
-        """Check that a teacher can be trained on images as they are read and weighted here."""
-        for name, here in (("image_size", self.image_size_), ("class_weight", self.class_weight)):
-            own = getattr(teacher, name)
-            if own is not None and own != here:
-                raise ValueError(
-                    f"`teacher` is trained on the student's images, with `{name}`={here!r}; got a "
-                    f"teacher with {own!r}. Set `{name}` on the NetTailorClassifier, or pass a "
-                    "fitted teacher in a FrozenEstimator."
-                )
-
-    def _check_teacher(self, teacher, module, backbone):
-        """Check that the teacher's network has the same nodes, classes and size as the student."""
-        if isinstance(module, StackedNet):
-            raise ValueError(
-                "`teacher` must have a single network; got a classifier with a companion. Fit it "
-                "with fine_tuning=FineTuning(companion='none')."
-            )
-        whole = (backbone.name, backbone.depths, 1, backbone.planes[-len(module.branch_planes) :])
-        given = (module.backbone_name, module.blocks, module.n_branches, module.branch_planes)
-        if given != whole or module.is_reduced:
-            raise ValueError(
-                f"`teacher` must have the backbone {backbone.name!r} with all its blocks "
-                f"{backbone.depths}, unsplit and not pruned; got {given[0]!r} with the "
-                f"blocks {given[1]} and {given[2]} branch(es) of {given[3]} planes. "
-                "Use blocks=None, n_branches=1."
-            )
-        if not np.array_equal(teacher.classes_, self.classes_):
-            raise ValueError(
-                f"`teacher` must be fitted on the classes of y, {self.classes_.tolist()}; got a "
-                f"teacher fitted on {teacher.classes_.tolist()}. Fit it on the same labels."
-            )
-        if teacher.image_size_ != self.image_size_:
-            raise ValueError(
-                f"`teacher` must be fitted on images of the same size; got {teacher.image_size_}, "
-                f"not {self.image_size_}. Use image_size={teacher.image_size_}."
-            )
-
-    def _sweep(self, soft, validation, retrain):
-        """Prune, retrain and score students; return the selected one, with constant attention."""
-        alphas = {path: alpha.item() for path, alpha in soft.alphas().items()}
-        rows, best, last, tried, failures = [], None, None, set(), 0
-        for asked in self._resolve_sweep(soft.n_nodes):
-            paths = prune(alphas, soft.n_nodes, asked, self.attention_threshold)
-            if paths in tried or (failures == 2 and not self.progressive):
-                continue
-            tried.add(paths)
-            student = soft.restrict(paths)
-            if self.progressive and last is not None:
-                student.adopt(last)
-            net, last = retrain(student), student
-            student = student.make_static()
-            row = self._assess(student, asked, validation)
+    def _sweep(self, soft, tailoring, settings, validation):
+        """Prune, retrain and score students; return the selected one and its epochs."""
+        numbers = self._resolve_sweep(soft.n_nodes)
+        plans = plan_students(soft, numbers, self.attention_threshold)
+        rows, best, failures = [], None, 0
+        form = tailoring, settings, self.progressive, self.n_jobs
+        for asked, found in zip(plans.values(), retrain_students(soft, plans, *form), strict=True):
+            row = self._assess(found[0], asked, validation)
+            if best is None or rank(row) > rank(rows[best]):
+                best, selected = len(rows), found
             rows.append(row)
             failures = 0 if row["within"] else failures + 1
-            lean = -row["parameters"]
-            rank = (1, lean) if row["within"] else (0, row["score"], lean)
-            if best is None or rank > best[0]:
-                best = rank, student, net, len(rows) - 1
-        (within, *_), student, self._net, index = best
+            if failures == 2 and not self.progressive:
+                break
         self.results_ = pd.DataFrame(rows)
-        self.results_["kept"] = self.results_.index == index
-        if not within and not isinstance(self.n_removed, Integral):
+        self.results_["kept"] = self.results_.index == best
+        if not rows[best]["within"] and not isinstance(self.n_removed, Integral):
             warnings.warn(
                 f"No student is within `tolerance`={self.tolerance:g} of the teacher's hold-out "
-                f"accuracy, {self.teacher_score_:.4g}; the best, with {rows[index]['score']:.4g}, "
+                f"accuracy, {self.teacher_score_:.4g}; the best, with {rows[best]['score']:.4g}, "
                 "is selected. Remove fewer blocks (`n_removed`) or train longer. If a frozen "
                 "`teacher` was trained on the hold-out images, pass it without FrozenEstimator.",
-                stacklevel=5,
+                stacklevel=7,
             )
-        return student
+        return selected
 
     def _assess(self, student, asked, validation):
         n_blocks = sum(origin == BLOCK for _, origin in student.paths)
@@ -430,17 +406,3 @@ class NetTailorClassifier(BaseImageClassifier):
         logits = torch.cat([*self._run(images.source, copy, device, compute_logits)])
         votes = average_probabilities(logits).argmax(1)
         return (votes == images.labels).double().mean().item()
-
-    def _describe_paths(self, soft, costs, static):
-        rows = [
-            {
-                "node": path[0],
-                "source": source(path),
-                "kind": "block" if path[1] == BLOCK else "proxy",
-                "cost": costs[path],
-                "alpha": alpha.item(),
-                "kept": path in static.paths,
-            }
-            for path, alpha in soft.alphas().items()
-        ]
-        self.alphas_ = pd.DataFrame(rows)

@@ -10,13 +10,13 @@ import math
 import torch
 from torch import nn
 
-from sklearn_rrr.networks.fused_activations import ActivatedConv2d
 from sklearn_rrr.networks.matrix_products import PRODUCTS, MatrixConv2d, choose
+from sklearn_rrr.networks.onednn_convolutions import OneDNNConv2d
 
 FORMS = ("auto", "grouped", "looped", "matrix")
 
 
-class BranchConv2d(ActivatedConv2d):
+class BranchConv2d(OneDNNConv2d):
     """M convolutions side by side: (B, M·C_in, H, W) -> (B, M·C_out, h, w).
 
     An input with only C_in channels is shared by all branches. The weight has the shape

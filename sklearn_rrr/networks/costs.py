@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sklearn_rrr._surroundings import shielded
 from sklearn_rrr._unwrapping import KIND, unwrap
 from sklearn_rrr._validation import check_int
-from sklearn_rrr.networks.fused_activations import fuse_activations
 from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.onednn_convolutions import use_onednn
 
 
 class Latency(NamedTuple):
@@ -132,7 +132,7 @@ def measure_latency(
     try:
         module.to(target)
         if module is not model:
-            fuse_activations(module)
+            use_onednn(module)
         images = images.to(target)
         with _evaluating(module), threadpool_limits(n_threads):
             used = torch.get_num_threads()

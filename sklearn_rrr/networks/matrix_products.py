@@ -3,7 +3,7 @@
 In training, a convolution computes three products: its output and the gradients of its
 input and weight. In bfloat16 on the CPU, torch's grouped kernels compute some of them
 several times slower than batched matrix products; :func:`choose` selects these. It applies
-a fixed rule from the measurements of ``benchmarks/speed.py``. Timing at run time could
+a fixed rule from the measurements of ``make bench-speed``. Timing at run time could
 choose differently in each run, and so change the rounding of a seeded fit.
 
 B is the batch, G the number of groups; images are (B, G·C, h, w), channels last in memory.

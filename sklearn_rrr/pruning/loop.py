@@ -13,7 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklearn_rrr._surroundings import shielded
-from sklearn_rrr._validation import check_choice, check_folder, check_int, check_real, plain
+from sklearn_rrr._validation import (
+    check_choice,
+    check_folder,
+    check_int,
+    check_real,
+    check_seed,
+    plain,
+)
 from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import BranchClassifier, RRRNetClassifier
 from sklearn_rrr.images.forms import find_labels
@@ -90,6 +97,7 @@ class PruningLoop(ImageMetaClassifier):
                     "`validation_fraction`=None. Use for example 0.2."
                 )
         check_folder("checkpoint_dir", self.checkpoint_dir)
+        check_seed("random_state", self.random_state)
         if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)
 
@@ -129,17 +137,16 @@ class PruningLoop(ImageMetaClassifier):
         ValueError, TypeError
             If a parameter, an image or a label is invalid, or if nothing can be removed.
         """
-        estimator, seed = self._check_start()
-        classifier = _find_classifier(estimator)
-        if hasattr(classifier, "module_"):  # frozen, here or in a pruner inside
-            images = self._read_as_fitted(classifier, X, y, sample_weight)
-        else:
-            images = self._read_images(clone(classifier), X, y, sample_weight)
-        return self._prune_all(estimator, images, seed)
+
+        def read(classifier):
+            if hasattr(classifier, "module_"):  # frozen, here or in a pruner inside
+                return self._read_as_fitted(classifier, X, y, sample_weight)
+            return self._read_images(clone(classifier), X, y, sample_weight)
+
+        return self._prune_all(read)
 
     def _fit_set(self, images):
-        estimator, seed = self._check_start()
-        return self._prune_all(estimator, images, seed)
+        return self._prune_all(lambda classifier: images)
 
     def _check_start(self):
         """Check all parameters, forget an earlier fit; return the start, and a seed."""
@@ -174,9 +181,15 @@ class PruningLoop(ImageMetaClassifier):
         reader, known = classifier._make_reader(), classifier.classes_
         return reader._read_set(X, y, sample_weight, None, known, weigh_classes=False)
 
-    def _prune_all(self, estimator, images, seed):
-        """Prune with this pruner and its successors, on a LabelledSet."""
-        with journaling(self.checkpoint_dir, self, images, self.random_state):
+    def _prune_all(self, read):
+        """Prune with this pruner and its successors, on a LabelledSet.
+
+        `read` is a function that returns it, given the classifier to start from.
+        """
+        with journaling(self) as begin:
+            estimator, seed = self._check_start()
+            images = read(_find_classifier(estimator))
+            begin(images)
             return self._prune_journaled(estimator, images, settle_seed(seed))
 
     def _prune_journaled(self, estimator, images, seed):

@@ -23,6 +23,7 @@ from sklearn_rrr._validation import (
     check_int,
     check_jobs,
     check_real,
+    check_seed,
     plain,
 )
 from sklearn_rrr.backbones.fine_tuning import FineTuning
@@ -196,6 +197,7 @@ class BlockSelector(ImageMetaClassifier):
         if self.max_blocks is not None:
             check_int("max_blocks", self.max_blocks, 4, hint="Each phase has at least one.")
         check_folder("checkpoint_dir", self.checkpoint_dir)
+        check_seed("random_state", self.random_state)
         check_scoring_parameter(self.scoring)
         if not isinstance(plain(self.verbose), bool):
             check_int("verbose", self.verbose, 0)

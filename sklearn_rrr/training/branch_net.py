@@ -18,9 +18,9 @@ from torch import nn
 from sklearn_rrr._surroundings import set_dropout_generator
 from sklearn_rrr._validation import find_invalid
 from sklearn_rrr.images.sources import as_unit_float
-from sklearn_rrr.networks.fused_activations import fuse_activations
 from sklearn_rrr.networks.image_network import average_probabilities
 from sklearn_rrr.networks.norm_folding import fold_norms
+from sklearn_rrr.networks.onednn_convolutions import use_onednn
 from sklearn_rrr.training.batches import EpochBatches, load_batches
 from sklearn_rrr.training.callbacks import StopTraining, put_averages
 from sklearn_rrr.training.devices import (
@@ -32,6 +32,7 @@ from sklearn_rrr.training.feature_cache import keep_features
 from sklearn_rrr.training.memory import keeping_memory
 from sklearn_rrr.training.norm_warmup import warm_up_norms
 from sklearn_rrr.training.ridge_start import start_heads
+from sklearn_rrr.training.settings import optimizer_parameters
 
 # ---------------------------------------------------------------------------- skorch net
 
@@ -62,10 +63,15 @@ class BranchNet(NeuralNet):
         waits = torch.device(self.device).type != "cpu"
         return load_batches(images, batches, ahead=waits and not images.reads_dataset)
 
-    def initialize(self):
-        super().initialize()
+    def initialize_module(self):
+        super().initialize_module()
+        # Before the optimiser is made: a conversion may replace the parameters.
         self.layout = training_layout(self.module_, torch.device(self.device))
         self.module_.to(memory_format=self.layout)
+        return self
+
+    def initialize(self):
+        super().initialize()
         self.augmentation_generator_ = torch.Generator(self.device)
         self.dropout_generator_ = torch.Generator(self.device)
         set_dropout_generator(self.module_, self.dropout_generator_)
@@ -74,8 +80,14 @@ class BranchNet(NeuralNet):
         return self
 
     def initialize_optimizer(self, triggered_directly=None):
-        # Without epochs there is none: it would import the compiler of torch, a second.
-        return super().initialize_optimizer() if self.settings.max_epochs else self
+        # Without epochs, it has no parameters, and `on_train_begin` creates it: it imports the
+        # compiler of torch, a second.
+        return super().initialize_optimizer() if hasattr(self, "optimizer__fused") else self
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        if not hasattr(self, "optimizer_"):
+            vars(self).update(optimizer_parameters(self.settings))
+            self._initialize_optimizer()
 
     def prepare(self, images, training):
         """Move a batch to the device, and augment it in training."""
@@ -268,7 +280,7 @@ class BranchNet(NeuralNet):
             if self.settings.bf16:
                 stump[1].bfloat16()
             else:
-                fuse_activations(stump)
+                use_onednn(stump)
             self.stumps.append(stump.to(memory_format=self.layout))
         try:
             yield

@@ -101,3 +101,12 @@ class ProgressBar(Callback):
 
     def on_train_end(self, net, **_):
         self.bar_.close()
+
+
+def show_pass(net, images, batches):
+    """Load batches for a pass that does not train; with ``verbose``, show a progress bar."""
+    form = {"unit": "image", "desc": f"{type(net.module_).__name__} features"}
+    with tqdm(total=len(images), disable=not net.settings.verbose, **form) as bar:
+        for batch in net.load(images, batches):
+            yield batch
+            bar.update(len(batch[0]))

@@ -11,8 +11,10 @@ import torch
 from filelock import FileLock, Timeout
 from sklearn.base import BaseEstimator
 
-from sklearn_rrr._files import digest_bytes, write_atomically
-from sklearn_rrr.images.forms import as_numpy
+from sklearn_rrr._files import digest_bytes, opened, write_atomically
+from sklearn_rrr.images.array_likes import as_numpy
+
+FEW = 1000  # elements of an array that may have been given as a list
 
 
 def digest_search(parameters, data):
@@ -43,7 +45,7 @@ def digest_search(parameters, data):
 def digest_parameter(name, value):
     """Return the digest of one parameter; see :func:`digest_search`."""
     try:
-        return joblib.hash(_reduce(value))
+        return joblib.hash(simplify(value))
     except Exception as error:  # pickling may run user code
         raise TypeError(
             f"`{name}` must be picklable if `checkpoint_dir` is given; got {value!r} ({error}). "
@@ -52,17 +54,22 @@ def digest_parameter(name, value):
         ) from error
 
 
-def _reduce(value):
-    """Return a value to hash, without the fitted state of estimators."""
+def simplify(value):
+    """Return a value to hash: the same for equal ones of other types, without fitted state."""
     if isinstance(value, BaseEstimator):
-        return [type(value), _reduce(value.get_params(deep=False))]
+        return simplify([type(value), value.get_params(deep=False)])
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, (torch.Tensor, np.ndarray)):
-        return np.ascontiguousarray(as_numpy(value))  # the digest depends on strides
+        value = np.ascontiguousarray(as_numpy(value))  # the digest depends on strides
+        return simplify(value.tolist()) if value.size <= FEW else value
     if type(value) in (list, tuple):
-        return type(value)(map(_reduce, value))
+        return tuple(map(simplify, value))
     if isinstance(value, dict):
-        return {key: _reduce(item) for key, item in value.items()}
-    return value
+        return {simplify(key): simplify(item) for key, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class CheckpointFolder:
@@ -83,10 +90,13 @@ class CheckpointFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._file.exists():
             with _explained(self._file):
-                content = json.loads(self._file.read_text())
+                content = json.loads(_read(self._file))
                 self.record = content["record"]
                 if content["sha256"] != _digest(self.record):
                     raise ValueError("its checksum is wrong")
+                for name, value in record.items():
+                    if type(self.record.get(name)) is not type(value):
+                        raise ValueError(f"{name!r} is missing")
 
     @property
     def _file(self):
@@ -109,7 +119,7 @@ class CheckpointFolder:
         """Return the result of this name."""
         path = self.folder / f"{name}.joblib"
         with _explained(path):
-            content = path.read_bytes()
+            content = _read(path)
             if self.record["results"][name] != digest_bytes(content):
                 raise ValueError("its checksum is wrong")
             return joblib.load(io.BytesIO(content))
@@ -119,6 +129,11 @@ class CheckpointFolder:
         for name in names:
             self.record.get("results", {}).pop(name, None)
             (self.folder / f"{name}.joblib").unlink(missing_ok=True)
+
+
+def _read(path):
+    with opened(path) as file:
+        return file.read()
 
 
 def _digest(record):
@@ -138,20 +153,25 @@ def _explained(path):
 
 @contextmanager
 def locked(folder):
-    """Lock the folder against other processes; a process that dies releases its lock.
+    """Lock the folder, created if missing; a process that dies releases its lock.
 
     Raises
     ------
     ValueError
-        If another process holds the lock.
+        If another process or thread holds the lock, or the folder cannot be used.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock").acquire(blocking=False)
     except Timeout as error:
         raise ValueError(
-            f"Another process is using {str(folder)!r}; wait until it ends, or set another "
-            "`checkpoint_dir`."
+            f"Another process or thread is using {str(folder)!r}: a `checkpoint_dir` belongs to "
+            "one fit at a time. Wait until it ends, set another folder or, in a search of several "
+            "processes, None."
+        ) from error
+    except (OSError, NotImplementedError) as error:  # the latter of systems without locks
+        raise ValueError(
+            f"`checkpoint_dir`: the folder {str(folder)!r} cannot be used ({error}); set another."
         ) from error
     with lock:
         yield

@@ -22,16 +22,16 @@ def use_bf16(precision, device, has_depthwise=False):
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def prediction_batch(device, image_bytes=0):
+def prediction_batch(device, image_bytes=0, is_batch_invariant=False):
     """Return the batch size for prediction.
 
-    Predictions must not depend on the composition of the batch. On the CPU, however, batches
-    of one image, of an odd number and, with one thread, of more than 12 use other kernels,
-    which round differently (measured with torch 2.15). Batches are therefore even, and small
-    with one thread. They are also smaller if a layer's output takes many `image_bytes` per
-    image: the system would map blocks of more than 32 MiB anew each time.
+    Predictions must not depend on the composition of the batch. On the CPU, however, torch runs
+    batches of one image, of an odd number and, with one thread, of more than 12 with other
+    kernels, which round differently (measured with torch 2.15). Batches are therefore even, and
+    small with one thread, unless the network `is_batch_invariant`. They are also smaller if a
+    layer's output takes many `image_bytes` per image, to save memory.
     """
-    if device.type == "cpu" and torch.get_num_threads() == 1:
+    if device.type == "cpu" and torch.get_num_threads() == 1 and not is_batch_invariant:
         return 8
     fitting = 2**24 // max(image_bytes, 1)
     return 64 if device.type != "cpu" else min(64, max(8, fitting // 2 * 2))

@@ -11,14 +11,13 @@ from contextvars import ContextVar
 from pathlib import Path
 
 import joblib
-import numpy as np
-import torch
-from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import Callback, LRScheduler, PassthroughScoring
 from skorch.history import History
 
+from sklearn_rrr._validation import check_folder
 from sklearn_rrr.training.callbacks import AfterStep, EarlyStopping, WeightAveraging
-from sklearn_rrr.training.checkpoints import CheckpointFolder, digest_parameter, locked
+from sklearn_rrr.training.checkpoints import CheckpointFolder, locked, simplify
+from sklearn_rrr.training.fit_identity import describe_changes, identify, list_causes
 
 _current = ContextVar("journal", default=None)
 # What callbacks remember from one epoch to the next.
@@ -27,37 +26,41 @@ REMEMBERED = {
     PassthroughScoring: ("best_score_",),
     AfterStep: ("n_steps_",),
 }
-UNIMPORTANT = ("checkpoint_dir", "device", "n_jobs", "verbose", "random_state")
 
 
 @contextmanager
-def journaling(checkpoint_dir, estimator, images, random_state):
+def journaling(estimator):
     """Keep a journal of the fit inside the block; delete it when the fit has ended.
+
+    The block begins before the first seed is drawn, as a RandomState then changes, and before
+    images are read, which takes long. Inside another fit, the journal is that of the other.
 
     Parameters
     ----------
-    checkpoint_dir : path or None
-        Folder of the journal. None keeps none. Inside another fit, it is ignored.
     estimator : estimator
-        Its parameters identify the fit.
-    images : LabelledSet
-        All images of the fit.
-    random_state : int, RandomState instance or None
-        As before a seed was drawn from it.
+        Its parameters identify the fit. `checkpoint_dir` is the folder of the journal; None keeps
+        none.
+
+    Yields
+    ------
+    begin : callable
+        Function of all images of the fit, a LabelledSet, called before the first training.
 
     Raises
     ------
-    ValueError
-        If the folder contains the journal of another fit, is in use, or is damaged.
+    TypeError, ValueError
+        If the folder contains the journal of another fit, is in use, damaged or cannot be used.
     """
-    if checkpoint_dir is None or _current.get() is not None:
-        yield
+    check_folder("checkpoint_dir", estimator.checkpoint_dir)
+    if estimator.checkpoint_dir is None or _current.get() is not None:
+        yield lambda images: None
         return
-    folder = Path(checkpoint_dir) / "fit"  # the user's folder may contain other files
+    folder = Path(estimator.checkpoint_dir) / "fit"  # the user's folder may contain other files
     with locked(folder):
-        token = _current.set(Journal(folder, _identify(estimator, images, random_state)))
+        journal = Journal(folder, estimator)
+        token = _current.set(journal)
         try:
-            yield
+            yield journal.begin
         finally:
             _current.reset(token)
         # The record first: a journal without a record is none, if the process dies meanwhile.
@@ -69,31 +72,6 @@ def journaling(checkpoint_dir, estimator, images, random_state):
 def is_journaled():
     """Tell whether a fit around this code keeps a journal."""
     return _current.get() is not None
-
-
-def _identify(estimator, images, random_state):
-    """Return the digest of each parameter, and of X, y and the weights, by name."""
-    values = estimator.get_params()
-    values = {k: v for k, v in values.items() if k.split("__")[-1] not in UNIMPORTANT}
-    values |= {"random_state": random_state}
-    for name, value in values.items():
-        if isinstance(value, FrozenEstimator):
-            values[name] = _read_module(value)
-        elif any(other.startswith(f"{name}__") for other in values):
-            values[name] = type(value)  # its parameters are listed, too
-        elif isinstance(value, (str, Path)) and name.endswith("weights") and Path(value).is_file():
-            values[name] = np.fromfile(value, dtype=np.uint8)
-    digests = {name: digest_parameter(name, value) for name, value in values.items()}
-    kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
-    return {"class": kind, "torch": torch.__version__} | digests | images.fingerprints()
-
-
-def _read_module(frozen):
-    """Return the class and the weights of a fitted estimator."""
-    inner = frozen.estimator
-    inner = getattr(inner, "estimator_", inner)
-    state = inner.module_.state_dict() if hasattr(inner, "module_") else {}
-    return [type(inner).__name__, {k: v.cpu().numpy() for k, v in state.items()}]
 
 
 def settle_seed(seed):
@@ -112,7 +90,7 @@ def open_entry(settings, modules, n_images):
         for module in modules
     ]
     numbers = settings.max_epochs, settings.seed, settings.learning_rate, n_images
-    return journal.open_entry(joblib.hash([sizes, numbers]))
+    return journal.open_entry(joblib.hash(simplify([sizes, numbers])))
 
 
 class Journal:
@@ -121,19 +99,24 @@ class Journal:
     Parameters
     ----------
     folder : path
-    identity : dict of str to str
-        Digests of all that determines the result, by name.
+    estimator : estimator
+        Its parameters, at this moment, identify the fit.
     """
 
-    def __init__(self, folder, identity):
-        self.folder = CheckpointFolder(folder, {"identity": identity, "seeds": [], "ended": 0})
-        known = self.folder.record["identity"]
-        if changed := [k for k in {**known, **identity} if known.get(k) != identity.get(k)]:
-            raise ValueError(
-                f"`checkpoint_dir`={str(folder)!r} contains an unfinished fit with another "
-                f"{', '.join(changed)}. Repeat that fit, use another folder, or delete this one."
-            )
+    def __init__(self, folder, estimator):
+        self.path, self.causes = folder, list_causes(estimator)
         self.n_seeds = self.n_entries = 0
+
+    def begin(self, images):
+        """Open the record, after checking that it is of this fit, of these images."""
+        identity = identify(self.causes, images)
+        record = {"identity": identity, "seeds": [], "ended": 0, "current": {}, "results": {}}
+        self.folder = CheckpointFolder(self.path, record)
+        if changes := describe_changes(self.folder.record["identity"], identity):
+            raise ValueError(
+                f"`checkpoint_dir`={str(self.path)!r} contains an unfinished fit with another "
+                f"{changes}. Repeat that fit, use another folder, or delete this one."
+            )
         self.folder.write_record()
 
     def settle_seed(self, seed):
@@ -161,7 +144,7 @@ class Entry:
 
     def __init__(self, folder, index, form):
         self.folder, self.index, self.form = folder, index, form
-        self.name = folder.record.get("current", {}).get(str(index))
+        self.name = folder.record["current"].get(str(index))
         self.has_ended = index < folder.record["ended"]
         self.state = None if self.name is None else folder.load(self.name)
         if self.state is not None and self.state["form"] != form:
@@ -175,7 +158,7 @@ class Entry:
         epoch = len(state["history"])
         before, self.name = self.name, f"training_{self.index}_{epoch}{'_end' * has_ended}"
         self.folder.save(self.name, {**state, "form": self.form})
-        self.folder.record.setdefault("current", {})[str(self.index)] = self.name
+        self.folder.record["current"][str(self.index)] = self.name
         self.folder.record["ended"] = self.index + has_ended
         self.folder.write_record()
         if before not in (None, self.name):

@@ -1,5 +1,6 @@
 """Training of a network as in RRR-Net (arXiv:2310.01157, section 4.2)."""
 
+from contextlib import contextmanager
 from functools import partial
 
 from skorch.callbacks import LRScheduler, PassthroughScoring
@@ -17,7 +18,7 @@ from sklearn_rrr.training.callbacks import (
 )
 from sklearn_rrr.training.journal import Keeper, describe, open_entry, restore, restore_modules
 from sklearn_rrr.training.loss import BranchLoss
-from sklearn_rrr.training.settings import OPTIMIZERS, SCHEDULES
+from sklearn_rrr.training.settings import SCHEDULES, optimizer_parameters
 
 
 def make_net(module, settings, callbacks=(), history=(), penalty=None):
@@ -51,31 +52,12 @@ def make_net(module, settings, callbacks=(), history=(), penalty=None):
         callbacks=[FiniteLoss(), *callbacks],
         device=str(settings.device),
         verbose=int(settings.verbose >= 2),
-        **(_optimizer_parameters(settings) if settings.max_epochs else {}),
+        **(optimizer_parameters(settings) if settings.max_epochs else {}),
         **quiet,
     )
     net.initialize()
     net.history_ = History({**epoch, "batches": []} for epoch in history)
     return net
-
-
-def _optimizer_parameters(settings):
-    """Return the arguments of the net that concern the optimiser."""
-    return {
-        "optimizer__fused": True,
-        "optimizer__weight_decay": settings.weight_decay,
-        "optimizer__param_groups": _parameter_groups(settings),
-        **OPTIMIZERS[settings.optimizer],
-    }
-
-
-def _parameter_groups(settings):
-    """Return groups of parameters with a special learning rate or decay, in skorch's form."""
-    groups = {pattern: {"weight_decay": 0.0} for pattern in settings.undecayed}
-    for pattern, factor in (*settings.lr_factors, ("stump.*", settings.stump_lr_factor)):
-        if factor != 1:
-            groups.setdefault(pattern, {})["lr"] = factor * settings.learning_rate
-    return list(groups.items())
 
 
 def train(
@@ -124,20 +106,26 @@ def train(
     if state is None:
         net.warm_up(images)
     resume = None if state is None else partial(restore, net, modules, state)
-    try:
+    with handing_over(net):
         history = net.run(images, validation, resume=resume).history
-    except KeyboardInterrupt as error:  # for those who keep what the network has learned
-        error.net = make_net(module, settings, history=whole_epochs(net.history))
-        raise
     module.zero_grad(set_to_none=True)
     if entry is not None:
         entry.write(describe(net, modules), has_ended=True)
     return make_net(module, settings, history=history)
 
 
-def whole_epochs(history):
-    """Return the records of the epochs that ended."""
-    return [epoch for epoch in history if "train_loss" in epoch]
+@contextmanager
+def handing_over(net):
+    """Attach a net with the epochs that ended to a KeyboardInterrupt, as ``net``.
+
+    It is for those who keep what the network has learned.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        ended = [epoch for epoch in net.history if "train_loss" in epoch]
+        error.net = make_net(net.module_, net.settings, history=ended)
+        raise
 
 
 def count_steps(images, settings):

@@ -149,7 +149,7 @@ class RidgeSums:
         """Return the Ridge with the best leave-one-out score."""
         center, deviation = self._measure()
         factor = _invert(center, deviation)
-        x, labels, weights = self._kept_images()
+        x, labels, weights = self.kept_images()
         if len(self.kinds.unique()) > 1:
             z = (x[:MOST].double() - center) * factor
             kinds = self.kinds, labels[:MOST], weights[:MOST], self.n_classes
@@ -159,17 +159,17 @@ class RidgeSums:
         z = (x.double() - center) * (factor / root)
         y = F.one_hot(labels, self.n_classes).double() - prior
         if self.keeps_all:
-            system = _decompose_kernel(z, y, weights)
+            system = decompose_kernel(z, y, weights)
         else:
             system = self._decompose_products(z, center, factor / root)
-        loo = _LeaveOneOut(*system[:3], y, labels, weights, prior, self.n)
+        loo = LeaveOneOut(*system[:3], y, labels, weights, prior, self.n)
         penalty, discriminant = loo.choose(self.n_scored)
         slopes = system[3](penalty).T / root
         weight, bias = discriminant.matrix.T @ slopes, discriminant.offset
         scores = penalty, discriminant.score, discriminant.n_scored
         return Ridge(center, factor, slopes, prior, weight, bias, *scores)
 
-    def _kept_images(self):
+    def kept_images(self):
         """Return features, labels and weights of the kept images; all weights have the mean 1."""
         x, labels, weights = map(torch.cat, zip(*self.kept, strict=True))
         return x, labels, weights * (self.n / self.total)
@@ -189,7 +189,7 @@ class RidgeSums:
         """Return mean and standard deviation of each feature."""
         self._sum_products()
         if self.keeps_all:
-            x, _, weights = self._kept_images()
+            x, _, weights = self.kept_images()
             x, share = x.double(), weights / len(x)
             center = share @ x
             variance = share @ (x - center).square()
@@ -200,7 +200,7 @@ class RidgeSums:
         return center, variance.clamp(min=0).sqrt()
 
     def _decompose_products(self, z, center, factor):
-        """Decompose the weighted products (F, F) of all images; see :func:`_decompose_kernel`."""
+        """Decompose the weighted products (F, F) of all images; see :func:`decompose_kernel`."""
         mean, size = self.sums.sum(0) / self.total, self.n / self.total
         products = self.products - self.total * torch.outer(mean, mean)
         values, vectors = _decompose(products * torch.outer(factor, factor) * size)
@@ -218,7 +218,7 @@ def _invert(center, deviation):
     return torch.where(varies, 1 / bounded, 0.0)
 
 
-def _decompose_kernel(z, y, weights):
+def decompose_kernel(z, y, weights):
     """Decompose the weighted products (n, n) of images.
 
     Returns
@@ -250,7 +250,7 @@ def _decompose(matrix):
     return values.clamp(min=0), vectors
 
 
-class _LeaveOneOut:
+class LeaveOneOut:
     """Exact leave-one-out predictions of kept images, for any penalty."""
 
     def __init__(self, values, scores, targets, y, labels, weights, prior, n):

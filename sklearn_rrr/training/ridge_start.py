@@ -10,8 +10,11 @@ from contextlib import nullcontext
 import torch
 
 from sklearn_rrr.networks.inference_copy import make_inference_copy
+from sklearn_rrr.networks.onednn_convolutions import uses_onednn
 from sklearn_rrr.networks.stacked_net import StackedNet
 from sklearn_rrr.training.batches import EpochBatches
+from sklearn_rrr.training.callbacks import show_pass
+from sklearn_rrr.training.copies import FLIPS, count_copies, weigh_copies
 from sklearn_rrr.training.devices import explained_memory, prediction_batch
 from sklearn_rrr.training.memory import keeping_memory
 from sklearn_rrr.training.norm_warmup import averaging_norms
@@ -25,16 +28,21 @@ GAIN = 3.0
 def start_heads(net, images):
     """Initialise the heads as ridge regressions on the features of one pass.
 
-    The pass also sets the statistics of the trainable norms, so the network can predict
+    With ``settings.flips`` and few images, the heads of a frozen network also learn from flipped
+    copies. The pass also sets the statistics of the trainable norms, so the network can predict
     before its first step.
     """
     module, settings = net.module_, net.settings
     network, batch_size = _prepare(net, images)
-    precision = nullcontext() if network is not module else net.autocast()
+    is_frozen = network is not module
+    precision = nullcontext() if is_frozen else net.autocast()
     sampler = EpochBatches(len(images), batch_size, settings.seed + 2)
     n_branches, n_classes, n_features = module.head.weight.shape
     form = len(images), n_features, n_classes, module.feature_kinds()
     heads = [RidgeSums(*form) for _ in range(n_branches)]
+    uses_copies = settings.flips and is_frozen and settings.head_init == "ridge"
+    flips = FLIPS[: count_copies(len(images))] if uses_copies and heads[0].keeps_all else ()
+    copies = [[] for _ in heads]
     with (
         averaging_norms(network),
         explained_memory(batch_size),
@@ -42,18 +50,25 @@ def start_heads(net, images):
         torch.no_grad(),
         precision,
     ):
-        for batch, (labels, weights) in net.load(images, sampler):
-            parts = network.forward_stump(net.prepare(batch, training=False))
-            features = network.pool_branches(*parts).float().cpu()  # (B, M, F)
+        for batch, (labels, weights) in show_pass(net, images, sampler):
+            batch = net.prepare(batch, training=False)
+            features, *flipped = (
+                network.pool_branches(*network.forward_stump(view)).float().cpu()  # (B, M, F)
+                for view in (batch, *(batch.flip(axes) for axes in flips))
+            )
             for i, head in enumerate(heads):
                 share = weights if weights.ndim == 1 else weights[:, i]
                 head.update(features[:, i], labels, share)
+                if flips:
+                    copies[i].append(torch.stack([x[share > 0, i] for x in flipped], 1))
     with torch.autocast("cpu", enabled=False):
         if settings.head_init == "ridge":
             solutions = [head.solve() for head in heads]
-            write_heads(module.head, solutions)
             if isinstance(module, StackedNet):
-                _weigh_companion(module, heads[0], solutions[0])
+                module, heads[0], solutions[0] = _weigh_companion(module, heads[0], solutions[0])
+            if flips:
+                solutions = list(map(_weigh_copies, heads, solutions, copies))
+            write_heads(module.head, solutions)
         else:
             write_statistics(module.head, [head.standardise() for head in heads])
 
@@ -68,17 +83,26 @@ def _prepare(net, images):
     if not (module.is_frozen("stump") and module.is_frozen("branches")):
         return module.train(), net.settings.batch_size
     copy = make_inference_copy(module, device, memory_format=net.layout)
-    return copy, prediction_batch(device, module.first_output_bytes(images.image_size))
+    form = module.first_output_bytes(images.image_size), uses_onednn(copy)
+    return copy, prediction_batch(device, *form)
 
 
 def _weigh_companion(network, sums, both):
     """Drop the companion of a StackedNet unless it helps in predicting left-out images.
 
-    `sums` are the RidgeSums of the features of both networks, and `both` is their solution.
+    `sums` are the RidgeSums of the features of both networks, and `both` is their solution. Return
+    the network to use, its sums and its solution.
     """
-    alone = sums.select(network.n_main).solve()
-    if not both.n_scored * (both.score - alone.score) >= GAIN:
-        write_heads(network.drop_companion().head, [alone])
+    own = sums.select(network.n_main)
+    alone = own.solve()
+    if both.n_scored * (both.score - alone.score) >= GAIN:
+        return network, sums, both
+    return network.drop_companion(), own, alone
+
+
+def _weigh_copies(sums, plain, copies):
+    """Return the solution that also uses copies, a list of (B, C, F); see :func:`weigh_copies`."""
+    return weigh_copies(plain, sums.kept_images(), torch.cat(copies)[..., : len(plain.center)])
 
 
 @torch.no_grad()

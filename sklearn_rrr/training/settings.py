@@ -35,6 +35,7 @@ class Settings:
     ema_epochs: int = 0
     norm_warmup_epochs: int = 0
     head_init: str = "random"  # or "ridge", or "kept": leaves heads and their statistics
+    flips: bool = False
     augmentation: object = None
     cache_features: bool = True
     sampling: str = "shared"
@@ -46,3 +47,22 @@ class Settings:
     optimizer: str = "adamw"
     undecayed: tuple = ()  # name patterns of parameters without weight decay
     lr_factors: tuple = ()  # pairs (name pattern, factor on the learning rate)
+
+
+def optimizer_parameters(settings):
+    """Return the arguments of a skorch net that concern the optimiser."""
+    return {
+        "optimizer__fused": True,
+        "optimizer__weight_decay": settings.weight_decay,
+        "optimizer__param_groups": _parameter_groups(settings),
+        **OPTIMIZERS[settings.optimizer],
+    }
+
+
+def _parameter_groups(settings):
+    """Return groups of parameters with a special learning rate or decay, in skorch's form."""
+    groups = {pattern: {"weight_decay": 0.0} for pattern in settings.undecayed}
+    for pattern, factor in (*settings.lr_factors, ("stump.*", settings.stump_lr_factor)):
+        if factor != 1:
+            groups.setdefault(pattern, {})["lr"] = factor * settings.learning_rate
+    return list(groups.items())

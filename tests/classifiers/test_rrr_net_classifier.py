@@ -239,21 +239,6 @@ def test_backbone_without_weights_says_that_it_is_random(small, digits):
 
 
 @pytest.mark.parametrize(
-    ("n", "epochs"), [(20, 300), (400, 80), (1000, 32), (2640, 25), (16_000, 13), (10**6, 5)]
-)
-def test_epochs_follow_the_work(n, epochs):
-    clf = RRRNetClassifier()  # private, as it would take hours
-    clf.fine_tuning_ = FineTuning(steps=1000)
-    assert clf._resolve_epochs(n) == epochs
-
-
-def test_the_papers_epochs():
-    clf = RRRNetClassifier("resnet18")
-    clf.fine_tuning_ = FineTuning.published()
-    assert [clf._resolve_epochs(n) for n in (400, 4000)] == [300, 30]
-
-
-@pytest.mark.parametrize(
     ("parameter", "value", "message"),
     [
         ("n_branches", 0, r"`n_branches` must be an int in \[1, 256\]; got 0. Use 1"),
@@ -289,6 +274,9 @@ def test_the_papers_epochs():
         ("precision", "fp16", "`precision` must be one of None, 'fp32', 'bf16'; got 'fp16'"),
         ("backbone", "resnet20", "`backbone` must be one of .*resnet152.*got 'resnet20'"),
         ("device", "tpu9", "`device` must be"),
+        ("random_state", np.random, "`random_state` must be None, an int .*; got <module"),
+        ("random_state", -1, r"`random_state` must be None, an int in \[0, .*; got -1"),
+        ("random_state", "0", "`random_state` must be None, an int .*; got '0'"),
     ],
 )
 def test_wrong_parameters_say_what_is_right(small, digits, parameter, value, message):  # 51, 52

@@ -183,6 +183,20 @@ def test_an_interruption_leaves_the_earlier_table(tmp_path, capsys):
     assert (tmp_path / "out.csv.part").read_text() == "new"
 
 
+def test_tables_replace_files_as_models_do(tmp_path):
+    """A link stays, and the file that it names keeps its permissions."""
+    (tmp_path / "table.csv").write_text("earlier")
+    (tmp_path / "table.csv").chmod(0o640)
+    (tmp_path / "link.csv").symlink_to("table.csv")
+    with open_table(tmp_path / "link.csv") as table:
+        table.write("new")
+        assert (tmp_path / "table.csv").read_text() == "earlier"
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "table.csv").read_text() == "new"
+    assert (tmp_path / "table.csv").stat().st_mode & 0o777 == 0o640
+    assert sorted(os.listdir(tmp_path)) == ["link.csv", "table.csv"]
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
 def test_a_full_disk_is_an_error(model, photos, capsys):
     assert main(["predict", str(model), str(photos), "--csv", "/dev/full"]) == 1

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sklearn_rrr.__main__ import main
+from sklearn_rrr.command_line import report as command
 
 
 class Page(HTMLParser):
@@ -165,6 +166,26 @@ def test_groups_are_kept_together(report, photos, tmp_path):
     assert report(tmp_path / "grouped", "--level", 2, "--groups", 3)[0] == 1
 
 
+def test_folds_in_processes_give_the_same_page(report, photos, picture, one_thread, monkeypatch):
+    for seed in range(3):
+        picture(photos / f"blue/wrong{seed}.png", "red", seed)
+    here = report(photos, "--cv", 2)
+    monkeypatch.setattr(command, "predict_chunks", None)  # only other processes predict
+    there = report(photos, "--cv", 2, "--jobs", 2)
+    assert there[0] == here[0] == 0
+    pages = ["".join(page.texts).split("Settings")[0] for _, page, _ in (here, there)]
+    assert pages[0] == pages[1]
+    assert "true: blue 0." in pages[0]  # probabilities of errors
+    assert there[2].out == here[2].out
+    assert there[2].err == here[2].err
+
+
+def test_errors_of_processes_are_one_line(report, photos):
+    code, page, (_, error) = report(photos, "--cv", 2, "--jobs", 2, "--blocks", 1, 1, 1, 9)
+    assert (code, page) == (1, None)
+    assert error.splitlines()[-1].startswith("error: --blocks must be 4 ints from (1, 1, 1, 1) to")
+
+
 def test_many_classes_give_a_list_of_confusions(report, tmp_path, picture):
     for i in range(41):
         for j in range(4):
@@ -178,8 +199,9 @@ def test_many_classes_give_a_list_of_confusions(report, tmp_path, picture):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--splits", "--cv", 3], 2, "--cv and --groups cannot be used with --splits."),
+        (["--splits", "--cv", 3], 2, "--cv, --groups and --jobs cannot be used with --splits."),
         (["--cv", 20], 1, "--cv 20 is more than the number of images in the largest class, 8."),
+        (["--splits", "--jobs", 2], 2, "--cv, --groups and --jobs cannot be used with --splits."),
         (["--groups", 2], 1, "--groups 2: blue/00.png does not lie in a folder at this depth."),
     ],
 )

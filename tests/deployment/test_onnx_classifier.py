@@ -22,7 +22,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx
-from sklearn_rrr.deployment.onnx_files import seal
+from sklearn_rrr.deployment import onnx_classifier
+from sklearn_rrr.deployment.onnx_files import SEAL, seal
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +177,51 @@ def test_follows_its_parameters_and_its_file(exported, digits, tmp_path):
     assert clf.set_params(n_threads=None).classes_.tolist() == list("abcd")
 
 
+@pytest.mark.parametrize("replaced", ["moved", "overwritten"])
+def test_follows_a_file_whose_time_is_kept(exported, digits, tmp_path, replaced):
+    """As after ``cp -p`` or ``rsync -t``, here with a file of the same size."""
+    path, other = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    shutil.copy(exported, path)
+    content = exported.read_bytes()
+    body = content[: content.rindex(SEAL)].replace(b"[0, 10, 20, 30]", b"[5, 15, 25, 35]")
+    other.write_bytes(seal(body))
+    for each in (path, other):
+        os.utime(each, (1e9, 1e9))
+    clf = OnnxClassifier(path)
+    assert set(clf.predict(digits[0])) <= {0, 10, 20, 30}
+    if replaced == "moved":
+        os.replace(other, path)
+    else:
+        shutil.copy2(other, path)
+    assert path.stat().st_mtime == 1e9
+    assert path.stat().st_size == len(content)
+    assert set(clf.predict(digits[0])) <= {5, 15, 25, 35}
+    assert clf.classes_.tolist() == [5, 15, 25, 35]
+
+
+def test_labels_are_of_the_same_file_as_probabilities(exported, digits, tmp_path, monkeypatch):
+    expected = OnnxClassifier(exported).predict(digits[0])
+    path = tmp_path / "a.onnx"
+    shutil.copy(exported, path)
+    read = onnx_classifier.read_batches
+
+    def remove_meanwhile(*form):
+        yield from read(*form)
+        path.unlink()
+
+    monkeypatch.setattr(onnx_classifier, "read_batches", remove_meanwhile)
+    np.testing.assert_array_equal(OnnxClassifier(path).predict(digits[0]), expected)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_more_threads_than_processors(exported, digits, engine):
+    """A million threads would never start."""
+    expected = OnnxClassifier(exported, engine=engine).predict_proba(digits[0])
+    for n_threads in (10**6, 2**40):
+        clf = OnnxClassifier(exported, engine=engine, n_threads=n_threads)
+        np.testing.assert_allclose(clf.predict_proba(digits[0]), expected, atol=1e-5)
+
+
 def test_signals_arrive_after_openvino_models_came_and_went(exported):
     """Each OpenVINO of a process leaves a stack for signals behind that is no longer there."""
     code = f"""
@@ -211,6 +257,7 @@ def test_bf16_is_another_arithmetic(exported, digits):
 def test_errors(exported, digits, tmp_path, monkeypatch):
     for parameters, match in (
         ({"engine": "tensorrt"}, "`engine` must be one of 'onnxruntime', 'openvino'"),
+        ({"engine": np.array(["onnxruntime"])}, "`engine` must be one of .*; got array"),
         ({"precision": "int8"}, "`precision` must be one of 'fp32', 'bf16'"),
         ({"precision": "bf16"}, "'bf16' needs `engine`='openvino'"),
     ):

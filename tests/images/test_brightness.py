@@ -7,23 +7,35 @@ import pytest
 
 from sklearn_rrr.images.brightness import (
     WhiteLevels,
-    dtype_scale,
+    find_kind,
     find_span,
-    settle_levels,
     to_unit,
 )
+from sklearn_rrr.images.white_levels import settle_levels
 
 
 def settle(*arrays, fitted=None):
     spans = [find_span(np.asarray(values)) for values in arrays]
-    return settle_levels([span for span in spans if span], fitted)
+    levels, notes = settle_levels(spans, fitted)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return levels
 
 
 @pytest.mark.parametrize(
-    ("dtype", "scale"), [("bool", 1), ("uint8", 255), ("<u2", None), ("int64", None), ("f4", None)]
+    ("dtype", "kind"),
+    [
+        ("bool", "bool"),
+        ("uint8", "uint8"),
+        ("<u2", "16 bits"),
+        (">u2", "16 bits"),
+        ("int64", "integer"),
+        ("i1", "integer"),
+        ("f4", "float"),
+    ],
 )
-def test_dtype_scale(dtype, scale):
-    assert dtype_scale(np.dtype(dtype)) == scale
+def test_kinds_of_numbers(dtype, kind):
+    assert find_kind(np.dtype(dtype)) == kind
 
 
 @pytest.mark.parametrize(
@@ -117,7 +129,37 @@ def test_rounding_is_clipped(values):  # fault 63
     np.testing.assert_array_equal(to_unit(np.asarray(values), WhiteLevels(1)), [0, 0.5, 1])
 
 
+@pytest.mark.parametrize(("high", "scale"), [(1, 1), (16, 16), (1, 16), (9, 16)])
+def test_dark_uint8_follows_the_white_level_of_fit(high, scale):
+    with pytest.warns(UserWarning, match=f"up to {high} only. They are divided by {scale}, as "):
+        levels = settle(np.uint8([0, high]), fitted=WhiteLevels(scale))
+    assert levels == WhiteLevels(scale, byte_scale=scale)
+    np.testing.assert_allclose(to_unit(np.uint8([0, high]), levels), [0, high / scale])
+
+
+@pytest.mark.parametrize(("high", "scale"), [(0, 16), (17, 16), (2, 1), (1, 255), (16, None)])
+def test_other_uint8_does_not(high, scale):
+    assert settle(np.uint8([0, high]), fitted=WhiteLevels(scale)) == WhiteLevels(scale)
+
+
+@pytest.mark.parametrize("high", [1, 16])
+def test_dark_uint8_in_fit(high):
+    with pytest.warns(UserWarning, match=f"up to {high} only, but their white level is 255"):
+        assert settle(np.uint8([0, high])) == WhiteLevels()
+
+
+def test_one_bright_pixel_among_many_images_is_found():
+    X = np.zeros((300, 4, 4), np.uint8)
+    X[299, 3, 3] = 200
+    assert find_span(X).high == 200
+
+
+def test_bool_alone_has_the_white_level_1():
+    assert settle([True, False]) == WhiteLevels(1)
+    assert settle([True, False], np.uint8([200])) == WhiteLevels()
+
+
 def test_no_warning_for_8_bits_and_unit_floats():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert settle(np.uint8([3]), [0.25, 1.0], [True]) == WhiteLevels(1)
+        assert settle(np.uint8([30]), [0.25, 1.0], [True]) == WhiteLevels(1)

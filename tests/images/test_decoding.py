@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from sklearn_rrr.images.decoding import BadImages, decode_file, decode_pil, is_animated, to_rgb
+from sklearn_rrr.images.resizing import NumpyResizer
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (24, 20, 3), dtype=np.uint8)
@@ -204,6 +205,25 @@ def test_exif_orientation(tmp_path, name, orientation):  # fault 30
     np.testing.assert_array_equal(turned, UPRIGHT[orientation](plain))
 
 
+@pytest.mark.parametrize(("image_size", "scale"), [(None, 1), (41, 1), (40, 2), (20, 4), (8, 8)])
+def test_large_jpeg_files_are_decoded_at_a_reduced_size(tmp_path, image_size, scale):
+    path = tmp_path / "large.jpg"
+    y, x = np.mgrid[:320, :400]
+    waves = np.stack([127 + 60 * np.sin(x / 40), 127 + 60 * np.cos(y / 50), (x + y) / 3], -1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(waves.astype(np.uint8)).save(path, quality=95, exif=exif)
+    whole, reduced = decode_file(path)[0], decode_file(path, image_size=image_size)[0]
+    assert whole.shape == (400, 320, 3)
+    assert reduced.shape == (400 // scale, 320 // scale, 3)
+    if image_size is not None:
+        resize = NumpyResizer(1).resize
+        pair = [resize(pixels[None], image_size).astype(int) for pixels in (whole, reduced)]
+        assert np.abs(pair[0] - pair[1]).max() <= 2
+    with pytest.raises(ValueError, match="has 128000 pixels"):
+        decode_file(path, max_pixels=127_999, image_size=image_size)
+
+
 def test_cmyk_jpeg(tmp_path):  # fault 31
     orange = Image.new("RGB", (16, 16), (240, 140, 20))
     pixels = decode(tmp_path, encode(orange.convert("CMYK"), format="JPEG", quality=100))
@@ -283,7 +303,7 @@ def test_big_endian_16_bits():  # fault 31
     [
         (np.float32([[-1, 2]]), "Negative values"),
         (np.float32([[0, 1000]]), r"range \[0, 1000\].*Divide"),
-        (np.float32([[0, np.nan]]), "the image contains NaN"),
+        (np.float32([[0, np.nan]]), "it contains NaN"),
         (np.int32([[0, 70000]]), r"16-bit pixels must lie in \[0, 65535\]"),
         (Image.new("LAB", (2, 2)), "mode 'LAB' cannot be converted to RGB"),
     ],

@@ -199,8 +199,127 @@ def test_masked_values_are_not_dropped():
     X = np.ma.masked_array(np.zeros((2, 3, 3)), mask=False)
     assert sort_input(X)[0] == "array"
     X[0, 0, 0] = np.ma.masked
-    with pytest.raises(ValueError, match=r"X has masked values.*fill them: X.filled"):
+    with pytest.raises(ValueError, match=r"X has masked values.*call \.filled"):
         sort_input(X)
+
+
+def masked():
+    return np.ma.masked_array(np.zeros((2, 3, 3)), mask=[[[1, 0, 0]] * 3, [[0, 0, 0]] * 3])
+
+
+@pytest.mark.parametrize("wrap", [list, object_series, Pairs])
+def test_masked_values_of_single_images(small, digits, wrap):
+    fitted = small(max_epochs=1).fit(digits[0] / 255, digits[1])
+    with pytest.raises(BadImages, match=r"1 of 2 .*\n.*image 0: it has masked values"):
+        fitted.predict(wrap([*masked()]))
+
+
+def test_masked_values_of_rows():
+    with pytest.raises(ValueError, match="item 0 of X has masked values"):
+        sort_input(list(masked().reshape(2, 9)))
+
+
+def complex_images():
+    return torch.complex(torch.rand(2, 4, 4), -torch.rand(2, 4, 4)).conj()
+
+
+TENSORS = {
+    "meta": lambda: torch.zeros((2, 4, 4), device="meta"),
+    "sparse_coo": lambda: torch.eye(4).to_sparse(),
+    "sparse_csr": lambda: torch.eye(4).to_sparse_csr(),
+    "quantised": lambda: torch.quantize_per_tensor(torch.rand(2, 4, 4), 1 / 255, 0, torch.quint8),
+    "nested": lambda: torch.nested.nested_tensor([torch.zeros(4, 4)] * 2, layout=torch.jagged),
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize", "ignore:Sparse CSR tensor support")
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("kind", TENSORS)
+def test_tensors_that_no_array_can_hold(small, digits, kind):
+    tensor = TENSORS[kind]()
+    with pytest.raises(TypeError, match=f"X is a tensor of the kind '{kind}'; pass a dense one"):
+        sort_input(tensor)
+    fitted = small(max_epochs=1).fit(*digits)
+    with pytest.raises(BadImages, match=f"image 0: it is a tensor of the kind '{kind}'"):
+        fitted.predict([tensor])
+
+
+def test_tensors_that_are_views():
+    view = complex_images().imag  # with the negative bit
+    assert view.is_neg()
+    np.testing.assert_array_equal(sort_input(view)[1], view.resolve_neg().numpy())
+    with pytest.raises(ValueError, match="Complex data not supported"):
+        sort_input(complex_images())
+    kind, rows = sort_input(list(torch.eye(3, requires_grad=True)))
+    assert kind == "rows"
+    np.testing.assert_array_equal(rows, np.eye(3))
+
+
+# -------------------------------------------------------------------- columns of one frame
+
+
+NESTED = [[[0, 255, 3], [255, 0, 7]], [[1, 2, 3], [4, 5, 6]]]
+
+
+def column_of(library, frame, items):
+    module = pytest.importorskip(library)
+    return module.DataFrame({"image": items}) if frame else module.Series(items)
+
+
+@pytest.mark.parametrize("frame", [False, True], ids=["Series", "frame"])
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns_of_nested_lists(library, frame):
+    kind, array = sort_input(column_of(library, frame, NESTED))
+    assert kind == "array"
+    np.testing.assert_array_equal(array, NESTED)
+    kind, rows = sort_input(column_of(library, frame, [[1, 2], [3, 4]]))
+    assert kind == "rows"
+    np.testing.assert_array_equal(np.asarray(rows), [[1, 2], [3, 4]])
+    mixed = [*NESTED, [[1, 2]]]
+    kind, items = sort_input(column_of(library, frame, mixed))
+    assert [item.shape for item in items] == [(2, 3), (2, 3), (1, 2)]
+
+
+def test_memory_views():
+    X = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    kind, array = sort_input(memoryview(X))
+    assert kind == "array"
+    np.testing.assert_array_equal(array, X)
+
+
+def test_columns_that_must_be_opened_by_the_user():
+    polars = pytest.importorskip("polars")
+    with pytest.raises(TypeError, match=r"got a LazyFrame\. Pass X\.collect\(\)"):
+        sort_input(polars.DataFrame({"a": PATHS}).lazy())
+    with pytest.raises(TypeError, match=r"got a MultiIndex\. Pass X\.get_level_values\(0\)"):
+        sort_input(pd.MultiIndex.from_arrays([PATHS]))
+
+
+def numbers_in(names):
+    return pd.DataFrame(np.eye(3)[:2], columns=list(names))
+
+
+@pytest.mark.parametrize(
+    ("frame", "kind", "message"),
+    [
+        (numbers_in("abc").astype(str), ValueError, r"strings, such as '1.0' in the column 'a'"),
+        (numbers_in("aab"), ValueError, "several columns of the same name"),
+        (numbers_in("abc").astype(pd.SparseDtype(float, 1.0)), TypeError, "sparse columns"),
+        (numbers_in("abc").astype(pd.SparseDtype(float)), TypeError, "sparse columns"),
+    ],
+    ids=["strings", "duplicates", "sparse, filled with 1", "sparse"],
+)
+def test_frames_that_are_no_rows(frame, kind, message):
+    with pytest.raises(kind, match=message):
+        sort_input(frame)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+def test_a_missing_path_is_called_missing(small, digit_paths, missing):
+    paths, y = digit_paths
+    column = pd.Series([*paths[:2], missing], dtype=object)
+    with pytest.raises(BadImages, match=r"1 of 3 .*\n.*image 2: is missing \("):
+        small(max_epochs=1).fit(column, y[:3])
 
 
 # ------------------------------------------------------------------------------- Datasets

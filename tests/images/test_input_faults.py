@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from PIL import Image
 from scipy import sparse
@@ -199,6 +200,18 @@ def test_scale_of_fit_holds_at_predict(small, digits):  # faults 3 and 4
     np.testing.assert_array_equal(eight.predict_proba(dark.astype(int)), eight.predict_proba(dark))
     with pytest.warns(UserWarning, match="divided by 255"):
         assert eight.predict(X * 1.0).shape == (120,)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_are_finite_whatever_scikit_learn_assumes(small, value):  # fault 2
+    X, y = RNG.normal(size=(40, 12)), np.arange(40) % 2
+    spoilt = np.where(np.arange(12) == 3, value, X)
+    kind = "NaN" if np.isnan(value) else "infinity"
+    with sklearn.config_context(assume_finite=True):
+        fitted = small(max_epochs=1, image_shape=(1, -1)).fit(X, y)
+        for call in (fitted.predict, lambda rows: small(image_shape=(1, -1)).fit(rows, y)):
+            with pytest.raises(ValueError, match=f"X contains {kind}; pixels must be finite"):
+                call(spoilt)
 
 
 @pytest.mark.gpu

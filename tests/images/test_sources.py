@@ -247,7 +247,8 @@ def test_dataset_is_asked_in_one_thread(monkeypatch):
         (np.zeros((3, 9, 3)), "channels first or last"),  # fault 8
         (np.zeros((4, 4), complex), "got a ndarray of dtype complex128"),  # fault 11
         (np.zeros(4), "must be a path, a PIL image"),
-        (None, "must be a path, a PIL image or numbers.*; got a NoneType"),
+        (None, r"is missing \(None\)"),
+        ({}, "must be a path, a PIL image or numbers.*; got a dict"),
         (Image.new("LAB", (2, 2)), "mode 'LAB'"),
     ],
 )

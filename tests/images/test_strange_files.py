@@ -2,10 +2,11 @@
 
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from sklearn_rrr.images.decoding import BadImages, decode_file, decode_pil
 from sklearn_rrr.images.forms import sort_input
@@ -86,3 +87,40 @@ def test_long_lists_are_capped(small, digits):  # fault 83
     assert len(message) < 3000
     assert "'19 .png': no such file\n  and 2980 more; `bad` of the error lists all" in message
     assert len(info.value.bad) == 3000
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "gif", "bmp", "tiff", "ppm", "webp"])
+def test_truncated_files_are_refused_whatever_pillow_was_told(tmp_path, monkeypatch, format):
+    """And fault 26: the process may let Pillow fill what is missing with gray."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    path = tmp_path / "a.img"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path, format=format)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(ValueError, match=r"a\.img': is damaged"):
+        decode_file(path)
+    if format != "webp":  # Pillow does not even open it
+        with Image.open(path) as image:
+            source = make_source(*sort_input([image]))
+            with pytest.raises(BadImages, match=r"image 0: .*truncated"):
+                source.load([0], 8)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_threads_that_decode_restore_the_setting_of_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "good.jpg")
+    (tmp_path / "bad.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:-900])
+
+    def is_refused(name):
+        try:
+            decode_file(tmp_path / name)
+        except ValueError:
+            return True
+        return False
+
+    names = ["good.jpg", "bad.jpg"] * 100
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(is_refused, names)) == [name == "bad.jpg" for name in names]
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True

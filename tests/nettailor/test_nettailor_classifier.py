@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -30,7 +31,7 @@ from sklearn_rrr import (
 from sklearn_rrr.backbones.registry import make_backbone
 from sklearn_rrr.classifiers import ensembles
 from sklearn_rrr.deployment.model_files import make_metadata, read
-from sklearn_rrr.nettailor import nettailor_classifier
+from sklearn_rrr.nettailor import sweep
 from sklearn_rrr.nettailor.nettailor_classifier import PUBLISHED
 from sklearn_rrr.nettailor.paths import BLOCK
 from sklearn_rrr.nettailor.penalty import TailoringPenalty, residual_blocks
@@ -167,8 +168,9 @@ def test_the_leanest_within_the_tolerance_is_taken(make, digits, monkeypatch):
     assert clf.results_.asked.tolist() == [1, 2, 3, 4]  # the second failure ends it
     assert clf.results_.within.tolist() == [True, True, False, False]
     scores[6] = 1.0
-    with pytest.warns(UserWarning, match=r"is within `tolerance`=0\.005 .* with 0\.9, is"):
+    with pytest.warns(UserWarning, match=r"is within `tolerance`=0\.005 .* with 0\.9, is") as seen:
         clf.fit(*digits)
+    assert seen[0].filename == __file__
     assert clf.results_.kept.tolist() == [True, False]
     scores |= {6: 0.9, 1: 0.9}
     assert clf.set_params(progressive=True).fit(*digits).results_.asked.tolist() == [1, 2, 3, 4, 5]
@@ -198,6 +200,53 @@ def test_a_progressive_sweep_goes_on_from_the_student_before(make, digits):
         assert first.paths == second.paths
         pairs = zip(first.head.parameters(), second.head.parameters(), strict=True)
         assert all(torch.allclose(*pair, atol=1e-6) for pair in pairs) == same
+
+
+def test_students_in_processes_are_the_same(make, digits, one_thread, monkeypatch, capsys):
+    settings = {"n_removed": [1, 2, 3], "attention_threshold": 0.0, "progressive": False}
+    here = make(**settings).fit(*digits)
+    trained = []
+    monkeypatch.setattr(sweep.Tailoring, "train", spy(sweep.Tailoring.train, trained))
+    there = make(**settings, n_jobs=2, verbose=1).fit(*digits)
+    assert len(trained) == 1  # the student before pruning; the others were trained elsewhere
+    assert re.search(r"NetTailor: 100%.* 3/3 ", capsys.readouterr().err)
+    pd.testing.assert_frame_equal(there.results_, here.results_)
+    pd.testing.assert_frame_equal(there.alphas_, here.alphas_)
+    assert there.history_.train_loss.tolist() == here.history_.train_loss.tolist()
+    for key, value in here.module_.state_dict().items():
+        assert torch.equal(there.module_.state_dict()[key], value), key
+
+
+def spy(function, calls):
+    """Return a function that also counts its calls."""
+
+    def counted(*arguments, **others):
+        calls.append(arguments)
+        return function(*arguments, **others)
+
+    return counted
+
+
+def test_a_journal_keeps_students_in_this_process(make, digits, monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(sweep.Tailoring, "train", spy(sweep.Tailoring.train, trained))
+    settings = {"n_removed": [1, 3], "attention_threshold": 0.0, "progressive": False}
+    make(**settings, n_jobs=2, checkpoint_dir=tmp_path).fit(*digits)
+    assert len(trained) == 1 + 2
+
+
+def test_processes_stop_after_two_failures(make, digits, one_thread, monkeypatch):
+    """... and the student that was trained ahead is not listed."""
+    score = {6: 1.0, 5: 1.0}
+    monkeypatch.setattr(
+        NetTailorClassifier,
+        "_score",
+        lambda self, network, images: score.get(len(residual_blocks(network)), 0.5),
+    )
+    settings = {"n_removed": None, "attention_threshold": 0.0, "tolerance": 0.005}
+    clf = make(**settings, progressive=False, n_jobs=2).fit(*digits)
+    assert clf.results_.asked.tolist() == [1, 2, 3]
+    assert clf.results_.kept.tolist() == [True, False, False]
 
 
 def test_without_images_held_out_a_number_is_enough(make, digits):
@@ -252,6 +301,16 @@ def test_a_frozen_teacher_is_used_as_it_is(make, digits, teacher, tmp_path):
     assert clone(frozen).fit(*digits).teacher_ is teacher
 
 
+def test_frozen_teachers_set_the_image_size(make, digits, small):
+    """... unless the student has one; the network of the teacher is its own at any size."""
+    teacher = small(blocks=None, n_branches=1, image_size=24, max_epochs=1).fit(*digits)
+    clf = make(teacher=FrozenEstimator(teacher)).fit(*digits)
+    assert clf.image_size_ == 24
+    assert clf.image_size is None
+    assert clf.net_.module_ is clf.module_
+    assert make().fit(*digits).image_size_ == 16
+
+
 @pytest.fixture
 def unfitted(weights):
     return RRRNetClassifier(
@@ -286,7 +345,7 @@ def test_nobody_learns_from_the_images_held_out(make, digits, unfitted, monkeypa
         "_score",
         lambda self, network, images: scored.append(keys(images)) or score(self, network, images),
     )
-    spy_on(nettailor_classifier)
+    spy_on(sweep)
     spy_on(ensembles)
     for teacher in (None, unfitted):
         learned.clear(), scored.clear()
@@ -309,7 +368,7 @@ def test_weights_of_the_loss(make, digits, monkeypatch):
             seen.append(weights[:2])
             super().__init__(student, teacher, costs, *weights)
 
-    monkeypatch.setattr(nettailor_classifier, "TailoringPenalty", Spy)
+    monkeypatch.setattr(sweep, "TailoringPenalty", Spy)
     make(complexity_weight=0.7, teacher_weight=3.0).fit(*digits)
     assert seen == [(0.7, 3.0), (0.0, 3.0)]
 
@@ -383,6 +442,7 @@ def test_other_teachers_are_refused(make, digits, teacher, small):
         ({"tolerance": -0.1}, "`tolerance` must be"),
         ({"optimizer": "adam"}, "`optimizer` must be one of 'adamw', 'sgd'"),
         ({"epochs_per_step": 0}, "`epochs_per_step` must be an int"),
+        ({"n_jobs": 0}, "`n_jobs` must be None or an int other than 0; got 0"),
         ({"attention_lr_factor": 0}, "`attention_lr_factor` must be"),
         ({"retrain_lr_factor": 0}, "`retrain_lr_factor` must be"),
         ({"n_removed": 7}, r"`n_removed` must be an int in \[0, 6\]; got 7. The backbone 'tiny'"),
@@ -507,7 +567,8 @@ def test_saves_without_pickle(fitted, digits, tmp_path):
     assert again.module_.arguments == fitted.module_.arguments
     pd.testing.assert_frame_equal(again.results_, fitted.results_)
     pd.testing.assert_frame_equal(again.alphas_, fitted.alphas_)
-    assert vars(fitted).keys() - vars(again).keys() == {"teacher_"}
+    public = {name for name in vars(fitted) if not name.startswith("_")}
+    assert public - vars(again).keys() == {"teacher_"}
     assert again.task_delta_.keys() == fitted.task_delta_.keys()
 
 

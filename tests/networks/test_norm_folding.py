@@ -54,3 +54,12 @@ def test_prediction_follows_further_training(small, digits):
         x = nn.functional.interpolate(images[:, None], (16, 16), mode="bilinear")
         bare = clf.module_(x.expand(-1, 3, -1, -1)).softmax(2).mean(1)
     np.testing.assert_allclose(after, bare.numpy(), atol=0.02)  # resized in bytes there
+
+
+def test_prediction_follows_a_change_of_precision(small, digits):
+    clf = small(precision="fp32").fit(*digits)
+    before = clf.predict_proba(digits[0])
+    clf.set_params(precision="bf16")
+    expected = pickle.loads(pickle.dumps(clf)).predict_proba(digits[0])
+    np.testing.assert_array_equal(clf.predict_proba(digits[0]), expected)
+    assert np.abs(expected - before).max() > 0

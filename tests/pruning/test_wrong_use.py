@@ -17,6 +17,7 @@ QUICK = {"n_steps": 2, "epochs_per_step": 1}
         ({"target": 1.0}, ValueError, r"`target` must be a number in \[0, 0.999\]; got 1.0"),
         ({"target": "half"}, TypeError, "`target` must be a number"),
         ({"cost": "seconds"}, ValueError, "`cost` must be one of 'parameters', 'macs'"),
+        ({"random_state": np.random}, TypeError, "`random_state` must be None, an int"),
         ({"n_steps": 0}, ValueError, "`n_steps` must be an int of at least 1; got 0"),
         ({"epochs_per_step": -1}, ValueError, "`epochs_per_step` must be an int of at least 0"),
         ({"tolerance": -0.1}, ValueError, "`tolerance` must be a number"),

@@ -98,11 +98,13 @@ def test_searches_in_one_folder_do_not_meet(one_epoch, digits, picture_dataset, 
     for again in (clone(same).set_params(verbose=1), clone(same).set_params(estimator__verbose=1)):
         again.fit(X, y)
     same.fit(list(X), y)  # the same pixels in another form
+    clone(same).set_params(max_blocks=np.int64(4), estimator__random_state=np.int64(0)).fit(X, y)
     assert again.estimator_.verbose == 1
     assert len(list(tmp_path.iterdir())) == 1
     others = [
         {"epochs_per_step": 2},
         {"random_state": 1},
+        {"estimator__random_state": 2},
         {"validation_fraction": 0.5},
         {"estimator__validation_fraction": 0.5},
         {"estimator__fine_tuning__learning_rate": 0.1},
@@ -220,7 +222,7 @@ def test_two_processes_on_one_search(one_epoch, digits, tmp_path, monkeypatch):
         clone(selector).fit(X, y)
 
     monkeypatch.setattr(block_search, "_train_and_score", second)
-    with pytest.raises(ValueError, match="Another process is using"):
+    with pytest.raises(ValueError, match="belongs to one fit at a time"):
         selector.fit(X, y)
 
 

@@ -47,9 +47,10 @@ def test_branches_have_their_own_order():
 
 @pytest.fixture
 def images():
-    """Nine gray images of 4x4 pixels, each filled with its label."""
-    pixels = np.arange(9, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+    """Nine gray images of 4x4 pixels, filled with its label but for one pixel."""
     labels = np.arange(9)
+    pixels = labels.astype(np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+    pixels[:, 3, 3] = 255  # the white level
     return LabelledSet(make_source("array", pixels), labels, labels, 4, weights=labels / 2)
 
 
@@ -96,10 +97,10 @@ def test_subset_keeps_what_belongs_together(images):
 # ------------------------------------------------------------------------- kept features
 
 
-def mean_pixel(images):
+def first_pixel(images):
     """Return maps (B, 3, 2, 1) and features (B, 1, 5), or (B, 1, 0) where there are none."""
-    means = images.float().mean((2, 3))
-    return means[:, :, None, None].expand(-1, -1, 2, 1), -means[:, :1, None].expand(-1, 1, 5)
+    first = images[:, :, 0, 0].float()
+    return first[:, :, None, None].expand(-1, -1, 2, 1), -first[:, :1, None].expand(-1, 1, 5)
 
 
 EXAMPLE = torch.zeros(1, 3, 2, 1), torch.zeros(1, 1, 5)
@@ -109,7 +110,7 @@ EXAMPLE = torch.zeros(1, 3, 2, 1), torch.zeros(1, 1, 5)
 def test_kept_features_stand_in_for_the_images(images, monkeypatch, in_memory):
     if not in_memory:
         monkeypatch.setattr(feature_cache, "MEMORY_BYTES", 10)
-    with keep_features([images, None], mean_pixel, 4, EXAMPLE) as (kept, none):
+    with keep_features([images, None], first_pixel, 4, EXAMPLE) as (kept, none):
         assert none is None
         assert len(kept) == 9
         for (maps, features), (labels, weights) in load_batches(kept, EpochBatches(9, 4, 0)):
@@ -130,7 +131,7 @@ def test_a_stump_may_have_no_features(images, monkeypatch, in_memory):
     example = torch.zeros(1, 3, 2, 1), torch.zeros(1, 1, 0)
 
     def compute(images):
-        maps, features = mean_pixel(images)
+        maps, features = first_pixel(images)
         return maps, features[:, :, :0]
 
     with keep_features([images], compute, 4, example) as (kept,):
@@ -154,7 +155,7 @@ def test_a_full_disk_costs_time_only(images, monkeypatch):
     monkeypatch.setattr("os.posix_fallocate", refuse)
     with (
         pytest.warns(UserWarning, match="not cached: No space left"),
-        keep_features([images], mean_pixel, 4, EXAMPLE) as kept,
+        keep_features([images], first_pixel, 4, EXAMPLE) as kept,
     ):
         assert kept is None
 

@@ -30,6 +30,7 @@ def test_batches_for_prediction(monkeypatch):
     assert [prediction_batch(cpu, bytes_of(size)) for size in (32, 96, 128, 512)] == [64, 28, 16, 8]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert prediction_batch(cpu, bytes_of(32)) == 8
+    assert prediction_batch(cpu, bytes_of(32), is_batch_invariant=True) == 64
     assert prediction_batch(torch.device("cuda"), bytes_of(512)) == 64
 
 

@@ -1,11 +1,16 @@
 """A fit that is killed goes on where it was, and ends in the same model."""
 
+import copy
+import json
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 
 from sklearn_rrr import (
     BasisScalingPruner,
@@ -18,6 +23,7 @@ from sklearn_rrr import (
     NetTailorClassifier,
     ProgressiveKernelPruner,
 )
+from sklearn_rrr._files import digest_bytes
 from sklearn_rrr.training.branch_net import BranchNet
 
 
@@ -160,6 +166,69 @@ def test_another_fit_is_refused_by_name(interrupted, digits):  # fault 44
     interrupted.set_params(verbose=0, device="cpu").fit(X, y)
 
 
+def test_only_the_outermost_parameter_is_named(interrupted, digits):
+    for changes, text in (
+        ({"n_branches": 3}, r"n_branches \(2, now 3\)"),
+        ({"fine_tuning": None}, r"fine_tuning \(FineTuning, now None\)"),
+        ({"fine_tuning__learning_rate": 0.5}, r"fine_tuning__learning_rate \(None, now 0.5\)"),
+        (
+            {"precision": None, "n_branches": 1},
+            r"n_branches \(2, now 1\), precision \('fp32', now None\)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"unfinished fit with another {text}.*Repeat"):
+            clone(interrupted).set_params(**changes).fit(*digits)
+
+
+def test_equal_values_of_another_type_are_the_same_fit(small, digits, tmp_path, monkeypatch):
+    form = {"max_epochs": 3, "class_weight": {0: 1, 1: 2, 2: 1, 3: 1}, "learning_rate": 1}
+    expected = small(**form).fit(*digits).predict_proba(digits[0])
+    with monkeypatch.context() as patch:
+        kill_at(patch, 12)
+        with pytest.raises(Killed):
+            small(**form, checkpoint_dir=tmp_path).fit(*digits)
+    steps = kill_at(monkeypatch, None)
+    again = small(
+        max_epochs=np.int64(3),
+        class_weight={np.int64(k): float(v) for k, v in form["class_weight"].items()},
+        learning_rate=1.0,
+        blocks=[1, 1, 1, 1],
+        n_branches=np.array([2])[0],
+        random_state=np.int64(0),
+        precision=np.str_("fp32"),
+        checkpoint_dir=str(tmp_path),
+    ).fit(*digits)
+    np.testing.assert_array_equal(again.predict_proba(digits[0]), expected)
+    assert len(steps) == 16  # of 24
+
+
+@pytest.mark.parametrize("seed", [1, np.random.RandomState(0)])
+@pytest.mark.parametrize("kind", ["pruner", "NetTailor", "frozen"])
+def test_another_seed_of_a_nested_estimator_is_refused(
+    small, digits, weights, tmp_path, monkeypatch, kind, seed
+):
+    def make(seed):
+        own = {"random_state": seed}
+        if kind == "NetTailor":
+            teacher = FineTuningClassifier("tiny", weights=None, **own)
+            form = {"weights": weights, "random_state": 0, "checkpoint_dir": tmp_path}
+            return NetTailorClassifier("tiny", teacher=teacher, **form)
+        if kind == "frozen":
+            fitted = small(max_epochs=1).fit(*digits).set_params(**own)
+            return ChannelPruner(FrozenEstimator(fitted), checkpoint_dir=tmp_path)
+        return ChannelPruner(small(max_epochs=1, **own), checkpoint_dir=tmp_path)
+
+    for same in (seed, copy.deepcopy(seed)):  # the second one goes on
+        estimator = make(same)
+        with monkeypatch.context() as patch:
+            kill_at(patch, 1)
+            with pytest.raises(Killed):
+                estimator.fit(*digits)
+    name = {"pruner": "estimator", "NetTailor": "teacher", "frozen": "estimator__estimator"}[kind]
+    with pytest.raises(ValueError, match=f"unfinished fit with another {name}__random_state"):
+        make(0).fit(*digits)
+
+
 def test_the_users_own_files_stay(small, digits, tmp_path):
     for name in ("thesis.tex", "record.json"):
         (tmp_path / name).write_text("mine")
@@ -219,11 +288,57 @@ def test_a_selector_inside_a_pruner_leaves_checkpoints_to_it(
     assert n_resumed < len(steps) - n_resumed  # a fit that starts anew has more
 
 
-@pytest.mark.parametrize("value", [5, __file__])
-def test_what_is_no_folder_is_refused(small, digits, value):
-    for estimator in (small(checkpoint_dir=value), ChannelPruner(small(), checkpoint_dir=value)):
+class OfBytes(os.PathLike):
+    def __fspath__(self):
+        return b"folder"
+
+
+@pytest.fixture
+def in_strange_folder(tmp_path, monkeypatch):
+    """A folder, now the current one, with a link to nothing, a link to itself and a file."""
+    monkeypatch.chdir(tmp_path)
+    Path("dangling").symlink_to("nothing")
+    Path("loop").symlink_to("loop")
+    Path("file").write_text("")
+    Path("taken").mkdir()
+    Path("taken", "fit").write_text("")
+    Path("lock", "fit", "lock").mkdir(parents=True)
+
+
+IMPOSSIBLE = (
+    *(5, b"folder", OfBytes(), "", "~", "~/folder", Path("~/folder"), "a\0b", "x" * 300),
+    *("file", "file/sub", "dangling", "dangling/sub", "loop", "/proc/folder", "/dev/null"),
+)
+
+
+@pytest.mark.parametrize("value", IMPOSSIBLE)
+def test_what_is_no_folder_is_refused_before_images_are_read(small, in_strange_folder, value):
+    before = sorted(Path().iterdir())
+    for estimator in (
+        small(checkpoint_dir=value),
+        ChannelPruner(small(), checkpoint_dir=value),
+        BlockSelector(small(), checkpoint_dir=value),
+    ):
         with pytest.raises((TypeError, ValueError), match="`checkpoint_dir` must be a"):
-            estimator.fit(*digits)
+            estimator.fit(["missing.png"] * 4, [0, 1, 0, 1])
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("value", ["taken", "lock"])
+def test_a_folder_whose_parts_are_taken_is_refused(small, in_strange_folder, value):
+    for estimator in (small(checkpoint_dir=value), ChannelPruner(small(), checkpoint_dir=value)):
+        with pytest.raises(ValueError, match=rf"`checkpoint_dir`: the folder '{value}.fit' cannot"):
+            estimator.fit(["missing.png"] * 4, [0, 1, 0, 1])
+
+
+def test_two_fits_at_once_need_two_folders(small, digits, tmp_path, monkeypatch):
+    def fit_another(*_, **__):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(small(checkpoint_dir=tmp_path).fit, *digits).result()
+
+    monkeypatch.setattr(BranchNet, "train_step_single", fit_another)
+    with pytest.raises(ValueError, match=r"Another process or thread .* belongs to one fit at a"):
+        small(checkpoint_dir=tmp_path).fit(*digits)
 
 
 @pytest.mark.parametrize("spoil", ["edit", "swap", "truncate", "delete"])
@@ -238,4 +353,21 @@ def test_spoilt_journals_are_refused(interrupted, digits, tmp_path, spoil):  # f
         content = file.read_bytes()
         file.write_bytes(content[:-9] if spoil == "truncate" else content[::-1])
     with pytest.raises(ValueError, match="is damaged or missing"):
+        interrupted.fit(*digits)
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "other record", "list"])
+def test_what_is_no_record_is_refused(interrupted, digits, tmp_path, kind):
+    """A FIFO would wait for ever."""
+    record = tmp_path / "fit" / "record.json"
+    record.unlink()
+    if kind == "FIFO":
+        os.mkfifo(record)
+    elif kind == "folder":
+        record.mkdir()
+    else:
+        content = {} if kind == "other record" else []
+        digest = digest_bytes(json.dumps(content).encode())
+        record.write_text(json.dumps({"record": content, "sha256": digest}))
+    with pytest.raises(ValueError, match=r"record\.json is damaged or missing"):
         interrupted.fit(*digits)

@@ -187,6 +187,32 @@ def test_failed_partial_fit_leaves_nothing_fitted(small, digits):  # fault 75
         clf.predict(X)
 
 
+class Ended(BaseException):
+    """An end that is no Exception, as of a job whose time is over."""
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, ZeroDivisionError, OSError, Ended])
+def test_partial_fit_that_ends_in_any_error_leaves_nothing_fitted(small, digits, error, first):
+    X, y = digits
+    seen = []
+
+    def fail(image):
+        seen.append(1)
+        if len(seen) > 20:  # in the second batch
+            raise error
+        return image
+
+    clf = small(norm_warmup_epochs=0, max_epochs=1)
+    clf = clf if first else clf.fit(X, y)
+    clf.set_params(fine_tuning__augmentation=fail)
+    with pytest.raises(error):
+        clf.partial_fit(X, y, classes=range(4))
+    with pytest.raises(NotFittedError):
+        clf.predict(X)
+    assert not hasattr(clf, "net_")
+
+
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_a_training_that_explodes_in_its_last_step_raises(small, digits, method):  # fault 75
     clf = small(max_epochs=1, learning_rate=1e-3).fit(*digits)
@@ -227,12 +253,37 @@ def test_interrupted_partial_fit_predicts_with_what_it_learned(small, digits, mo
         steps.append(batch)
         return step(net, batch)
 
-    monkeypatch.setattr(BranchNet, "train_step_single", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        clf.partial_fit(X, y)
+    with monkeypatch.context() as patch:
+        patch.setattr(BranchNet, "train_step_single", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            clf.partial_fit(X, y)
     after = clf.predict_proba(X)
     assert np.abs(after - before).max() > 1e-3
     np.testing.assert_array_equal(after, pickle.loads(pickle.dumps(clf)).predict_proba(X))
+    assert clf.interrupted_
+    assert clf.history_.epoch.tolist() == [1, 2]
+    assert not clf.partial_fit(X, y).interrupted_
+    assert clf.history_.epoch.tolist() == [1, 2, 3]
+    assert np.isfinite(clf.history_.train_loss).all()
+
+
+def test_interrupted_first_partial_fit_keeps_what_it_learned(small, digits, monkeypatch):
+    step, steps = BranchNet.train_step_single, []
+
+    def interrupt(net, batch, **_):
+        if steps:
+            raise KeyboardInterrupt
+        steps.append(batch)
+        return step(net, batch)
+
+    clf = small()
+    with monkeypatch.context() as patch:
+        patch.setattr(BranchNet, "train_step_single", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            clf.partial_fit(*digits, classes=range(4))
+    assert clf.interrupted_
+    assert len(clf.history_) == 0
+    assert len(clf.partial_fit(*digits).history_) == 1
 
 
 def test_failed_fit_leaves_nothing_half_fitted(small, digits):  # fault 61

@@ -70,13 +70,13 @@ def leave_one_out(x, labels, weights, penalty, n_classes):
 @pytest.fixture
 def left_out(monkeypatch):
     """Predictions of left-out images by penalty, of the regressions that are solved."""
-    found, original = {}, ridge._LeaveOneOut.predict
+    found, original = {}, ridge.LeaveOneOut.predict
 
     def record(self, penalty):
         found[penalty] = original(self, penalty)
         return found[penalty]
 
-    monkeypatch.setattr(ridge._LeaveOneOut, "predict", record)
+    monkeypatch.setattr(ridge.LeaveOneOut, "predict", record)
     return found
 
 
