@@ -73,6 +73,12 @@ def write_atomically(path, content):
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder):
+    """Remove what :func:`write_atomically` was writing to a folder when the process died."""
+    for path in Path(folder).glob("." + 32 * "[0-9a-f]"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path, temporary, **form):
     """Open the file `temporary`, which replaces `path` when the block ends without an error.

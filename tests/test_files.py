@@ -177,6 +177,18 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, step):  # faults
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_an_existing_store_needs_no_write_permission(tmp_path, weights, monkeypatch):
+    MultiTaskStore(tmp_path, "tiny", weights)
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    assert MultiTaskStore(tmp_path, "tiny").tasks == []
+    with pytest.raises(ValueError, match=r"`folder` must be .* cannot be used: Permission denied"):
+        MultiTaskStore(tmp_path / "new", "tiny", weights)
+
+
 def test_stores_ignore_what_others_leave_in_them(tmp_path, weights, digits):  # fault 79
     X, y = digits
     store = MultiTaskStore(tmp_path, "tiny", weights)

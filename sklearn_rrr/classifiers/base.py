@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_rrr._surroundings import drawing, shielded
 from sklearn_rrr._version import __version__
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.backbones.block import is_depthwise
 from sklearn_rrr.backbones.weights import load_backbone
 from sklearn_rrr.classifiers.ensembles import EnsembleStrategy
@@ -47,12 +48,11 @@ def _warn_of_falling_loss(losses, n_classes):
         return
     before, last = losses[quarter : 2 * quarter].mean(), losses[-quarter:].mean()
     if 0.1 * np.log(n_classes) < last < 0.8 * before:
-        warnings.warn(
+        warn(
             f"The training loss was still falling, from {before:.2f} in the second quarter of "
             f"{len(losses)} epochs to {last:.2f} in the last one; a larger `max_epochs` may "
             "improve the accuracy.",
             ConvergenceWarning,
-            stacklevel=6,
         )
 
 
@@ -174,8 +174,8 @@ class BaseImageClassifier(
         try:
             yield
         except KeyboardInterrupt as error:
-            if (net := getattr(error, "net", None)) is not None:
-                self._net = net
+            if (history := getattr(error, "history", None)) is not None:
+                self._net = make_net(module, settings, history=history)
                 self._finish(module, settings)
                 self.interrupted_ = True
             raise
@@ -214,10 +214,9 @@ class BaseImageClassifier(
         """Return the backbone and whether it is pre-trained; set `fine_tuning_`."""
         backbone, pretrained = load_backbone(self.backbone, self.weights)
         if self.weights == "pretrained" and not pretrained:
-            warnings.warn(
+            warn(
                 f"The backbone {self.backbone!r} has no pre-trained weights and starts from "
-                "random ones. Pass `weights`, or use weights=None to silence this warning.",
-                stacklevel=5,
+                "random ones. Pass `weights`, or use weights=None to silence this warning."
             )
         layers = (m for m in backbone.modules() if isinstance(m, torch.nn.Conv2d))
         self._has_depthwise = any(map(is_depthwise, layers))

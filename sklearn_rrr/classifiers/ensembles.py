@@ -139,8 +139,10 @@ class _CyclicEnsemble(EnsembleStrategy):
                     member.freeze("branches")
 
         single = replace(settings, ema_epochs=0, sampling="shared")
-        net = train(member, images, validation, single, rate, take, others=[module])
-        module.stump.load_state_dict(member.stump.state_dict())
+        try:
+            net = train(member, images, validation, single, rate, take, others=[module])
+        finally:  # also if the user interrupts the training
+            module.stump.load_state_dict(member.stump.state_dict())
         return make_net(module, settings, history=net.history)
 
     def _plan(self, total, n_branches, settings):

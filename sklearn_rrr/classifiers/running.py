@@ -1,11 +1,11 @@
 """Forward passes over all images of X, batch by batch, for predictions and features."""
 
-import warnings
 from contextlib import nullcontext
 
 import torch
 
 from sklearn_rrr._validation import resolve_device
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.images.readers import read_batches
 from sklearn_rrr.networks.inference_copy import make_inference_copy
 from sklearn_rrr.networks.onednn_convolutions import uses_onednn
@@ -78,7 +78,7 @@ class RunningMixin:
         try:
             return resolve_device(self.device)
         except ValueError as error:  # fitted on a machine with this device
-            warnings.warn(f"{error} The CPU is used instead.", stacklevel=4)
+            warn(f"{error} The CPU is used instead.")
             return torch.device("cpu")
 
 

@@ -38,9 +38,9 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         instructions; its probabilities agree with those of "fp32" to about two digits.
         Convolutions that were exported in int8 are computed in int8 in both cases.
     n_threads : int or None, default=None
-        Number of threads that run the network and read image files, at least 1 and at most the
-        number of processors; a larger one has no effect. None leaves the choice to the engine;
-        files are then read by as many threads as OpenMP would use.
+        Number of threads that run the network and read image files, at least 1; more than the
+        number of processors have no effect. None leaves the choice to the engine; files are then
+        read by as many threads as OpenMP would use.
 
     Attributes
     ----------

@@ -5,6 +5,7 @@ only proxies, scales, norm statistics and the head. Files are in the format of `
 """
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from uuid import uuid4
@@ -199,12 +200,12 @@ class MultiTaskStore:
 
     def __init__(self, folder, backbone="efficientnet_lite0", weights="pretrained"):
         self.folder, self.backbone = check_path("folder", folder), backbone
-        check_folder("folder", folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / BACKBONE
-        if file.exists():
+        if os.path.exists(file):  # also in a folder that is read-only
             load_backbone(backbone, file)  # raises if the file belongs to another backbone
             return
+        check_folder("folder", folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         network, trained = load_backbone(backbone, weights)
         if not trained:
             raise ValueError(

@@ -5,7 +5,6 @@ to match the teacher's activations at a small expected complexity. It is then pr
 for several numbers of removed blocks. :mod:`~sklearn_rrr.nettailor.tailored_net` has the network.
 """
 
-import warnings
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from numbers import Integral
 
@@ -25,6 +24,7 @@ from sklearn_rrr._validation import (
     check_real,
     resolve_device,
 )
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.backbones.fine_tuning import DEFAULTS, FineTuning
 from sklearn_rrr.classifiers.base import BaseImageClassifier
 from sklearn_rrr.classifiers.baselines import FineTuningClassifier
@@ -374,12 +374,11 @@ class NetTailorClassifier(BaseImageClassifier):
         self.results_ = pd.DataFrame(rows)
         self.results_["kept"] = self.results_.index == best
         if not rows[best]["within"] and not isinstance(self.n_removed, Integral):
-            warnings.warn(
+            warn(
                 f"No student is within `tolerance`={self.tolerance:g} of the teacher's hold-out "
                 f"accuracy, {self.teacher_score_:.4g}; the best, with {rows[best]['score']:.4g}, "
                 "is selected. Remove fewer blocks (`n_removed`) or train longer. If a frozen "
-                "`teacher` was trained on the hold-out images, pass it without FrozenEstimator.",
-                stacklevel=7,
+                "`teacher` was trained on the hold-out images, pass it without FrozenEstimator."
             )
         return selected
 

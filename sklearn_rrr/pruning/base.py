@@ -1,12 +1,12 @@
 """Base classes of pruners that remove units in steps, the least important first."""
 
-import warnings
 from bisect import bisect_left
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
 from sklearn_rrr._validation import check_int
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.pruning.loop import CostPruner, PruningLoop
 
 
@@ -34,10 +34,9 @@ class StepwisePruner(PruningLoop):
             yield {}
             if not reached:
                 gone = 1 - self._cost(run.network, run.image_size) / start[self._cost_name()]
-                warnings.warn(
+                warn(
                     f"{type(self).__name__} removed all that it may, {gone:.1%} of the "
-                    f"{self._cost_name()}; `target` is {self.target:g}.",
-                    stacklevel=5,
+                    f"{self._cost_name()}; `target` is {self.target:g}."
                 )
                 return
 

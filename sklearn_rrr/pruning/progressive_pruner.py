@@ -7,7 +7,6 @@ network is retrained "from the next layer to the first one".
 """
 
 import copy
-import warnings
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from sklearn_rrr._validation import check_bool, check_choice, check_int, check_real
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.pruning.activation_maps import activation_maps, pick_images
 from sklearn_rrr.pruning.channel_groups import find_groups, list_blocks, list_layers, stem_layer
 from sklearn_rrr.pruning.channel_pruner import rank_units
@@ -233,10 +233,9 @@ default="leave_one_out"
         number = bisect_left(amounts, True, key=fits)
         if number < len(amounts):
             return amounts[number]
-        warnings.warn(
+        warn(
             f"{type(self).__name__} cannot remove {self.target:.1%} of the {self.cost}, the "
-            "`target`: at least one channel of each part of a layer remains.",
-            stacklevel=6,
+            "`target`: at least one channel of each part of a layer remains."
         )
         return 1.0
 

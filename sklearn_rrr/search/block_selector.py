@@ -5,12 +5,12 @@ training. The paper scores on its test images; here the score comes from hold-ou
 cross-validation.
 """
 
-import copy
 import tempfile
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
+import joblib
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_consistent_length, check_random_state
@@ -30,7 +30,8 @@ from sklearn_rrr.backbones.fine_tuning import FineTuning
 from sklearn_rrr.classifiers.meta import ImageMetaClassifier, check_scoring_parameter
 from sklearn_rrr.classifiers.rrr_net_classifier import RRRNetClassifier
 from sklearn_rrr.search.block_search import BlockSearch, SearchSettings
-from sklearn_rrr.training.checkpoints import CheckpointFolder, digest_search, locked
+from sklearn_rrr.training.checkpoints import CheckpointFolder, digest_parameter, locked
+from sklearn_rrr.training.fit_identity import identify
 from sklearn_rrr.training.journal import is_journaled
 
 ORDERS = ("sequential", "cyclic")
@@ -276,31 +277,17 @@ class BlockSelector(ImageMetaClassifier):
     @contextmanager
     def _open_folder(self, estimator, images, groups):
         """Yield the storage of the search, in `checkpoint_dir` or in a temporary folder."""
+        stored = self.checkpoint_dir is not None and not is_journaled()
+        if stored:  # before a seed is drawn: a RandomState identifies the search, too
+            parts = [identify(self), digest_parameter("groups", groups), images.fingerprint()]
+            folder = Path(self.checkpoint_dir) / f"blocks-{joblib.hash(parts)}"
         seeded_by = self if self.random_state is not None else estimator
-        # Before a seed is drawn from it: a RandomState identifies the search, too.
-        random_state = copy.deepcopy(seeded_by.random_state)
         rng = check_random_state(seeded_by.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
         record = {"seeds": seeds, "costs": {}, "steps": {}}
-        if self.checkpoint_dir is None or is_journaled():
+        if not stored:
             with tempfile.TemporaryDirectory(prefix="sklearn_rrr-") as folder:
                 yield CheckpointFolder(folder, record)
             return
-        parameters = self._identify(estimator, random_state) | {"groups": groups}
-        key = digest_search(parameters, images.fingerprint())
-        folder = Path(self.checkpoint_dir) / f"blocks-{key}"
         with locked(folder):
             yield CheckpointFolder(folder, record)
-
-    def _identify(self, estimator, random_state):
-        """Return the parameters that distinguish one search from another, by their names."""
-        own, inner = self.get_params(deep=False), estimator.get_params()
-        for name in ("estimator", "n_jobs", "checkpoint_dir", "verbose", "random_state"):
-            own.pop(name)
-        for name in ("device", "verbose", "random_state"):
-            inner.pop(name)
-        weights = inner["weights"]
-        if isinstance(weights, (str, Path)) and Path(weights).is_file():
-            inner["weights"] = np.fromfile(weights, dtype=np.uint8)
-        inner = {f"estimator__{name}": value for name, value in inner.items()}
-        return own | inner | {"random_state": random_state}

@@ -1,4 +1,4 @@
-"""Checkpoints of a search: its digest, its stored results and its lock."""
+"""Checkpoints of a fit or search: digests of parameters, stored results and a lock."""
 
 import io
 import json
@@ -11,39 +11,24 @@ import torch
 from filelock import FileLock, Timeout
 from sklearn.base import BaseEstimator
 
-from sklearn_rrr._files import digest_bytes, opened, write_atomically
+from sklearn_rrr._files import digest_bytes, opened, remove_temporaries, write_atomically
 from sklearn_rrr.images.array_likes import as_numpy
 
 FEW = 1000  # elements of an array that may have been given as a list
 
 
-def digest_search(parameters, data):
-    """Return a hexadecimal digest of a search that is the same in every process.
+def digest_parameter(name, value):
+    """Return the digest of a parameter, the same in every process.
 
-    Parameters
-    ----------
-    parameters : dict of str to object
-        Functions and classes are identified by their names, estimators by their class and
-        parameters.
-    data : str
-        Digest of the images, labels and weights.
-
-    Returns
-    -------
-    digest : str
+    Functions and classes are identified by their names, estimators by their class and parameters.
+    Each parameter has its own digest: within one, joblib distinguishes shared objects from equal
+    ones.
 
     Raises
     ------
     TypeError
-        If a parameter cannot be pickled.
+        If the parameter cannot be pickled.
     """
-    # One digest each: within a digest, joblib distinguishes shared objects from equal ones.
-    digests = {name: digest_parameter(name, value) for name, value in parameters.items()}
-    return joblib.hash([digests, data])
-
-
-def digest_parameter(name, value):
-    """Return the digest of one parameter; see :func:`digest_search`."""
     try:
         return joblib.hash(simplify(value))
     except Exception as error:  # pickling may run user code
@@ -75,7 +60,7 @@ def simplify(value):
 class CheckpointFolder:
     """Folder of results, one file each, and a record of the search in ``record.json``.
 
-    Files are written atomically, so none is ever incomplete.
+    Files are written atomically, so none is ever incomplete. Only one process may use the folder.
 
     Parameters
     ----------
@@ -88,6 +73,7 @@ class CheckpointFolder:
     def __init__(self, folder, record):
         self.folder, self.record = Path(folder), record
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(self.folder)
         if self._file.exists():
             with _explained(self._file):
                 content = json.loads(_read(self._file))

@@ -1,6 +1,5 @@
 """Identity of a fit: digests and short texts of all that determines its result."""
 
-import copy
 import os
 from pathlib import Path
 
@@ -14,14 +13,14 @@ UNIMPORTANT = ("checkpoint_dir", "device", "n_jobs", "verbose")
 READABLE = (type(None), bool, int, float, str, tuple, dict)
 
 
-def list_causes(estimator):
-    """Return all that determines a fit, apart from the images, by name.
+def identify(estimator):
+    """Return the digest and a short text of all that determines a fit, apart from the images.
 
-    These are the parameters, of nested estimators, too. A nested estimator itself is represented
-    by its class, or by its weights if it is frozen. RandomState instances are copied, as the fit
-    draws from them.
+    These are the version of torch and the parameters by their names, also of nested estimators. A
+    nested estimator itself is represented by its class, or by its weights if it is frozen.
     """
-    return {"class": type(estimator), "torch": torch.__version__, **_list_parameters(estimator)}
+    causes = {"class": type(estimator), "torch": torch.__version__, **_list_parameters(estimator)}
+    return {name: [digest_parameter(name, value), _show(value)] for name, value in causes.items()}
 
 
 def _list_parameters(estimator):
@@ -30,9 +29,7 @@ def _list_parameters(estimator):
         if name in UNIMPORTANT:
             continue
         found[name] = value
-        if isinstance(value, np.random.RandomState):
-            found[name] = copy.deepcopy(value)
-        elif isinstance(value, (str, Path)) and name == "weights" and os.path.isfile(value):
+        if isinstance(value, (str, Path)) and name == "weights" and os.path.isfile(value):
             found[name] = np.fromfile(value, dtype=np.uint8)
         elif hasattr(value, "get_params") and not isinstance(value, type):
             frozen = isinstance(value, FrozenEstimator)
@@ -48,12 +45,6 @@ def _read_module(frozen):
     inner = getattr(inner, "estimator_", inner)
     state = inner.module_.state_dict() if hasattr(inner, "module_") else {}
     return [type(inner).__name__, {k: v.cpu().numpy() for k, v in state.items()}]
-
-
-def identify(causes, images):
-    """Return the digest and a short text of each cause of :func:`list_causes` and of the images."""
-    identity = {name: [digest_parameter(name, v), _show(v)] for name, v in causes.items()}
-    return identity | {name: [digest, ""] for name, digest in images.fingerprints().items()}
 
 
 def _show(value):

@@ -17,7 +17,7 @@ from skorch.history import History
 from sklearn_rrr._validation import check_folder
 from sklearn_rrr.training.callbacks import AfterStep, EarlyStopping, WeightAveraging
 from sklearn_rrr.training.checkpoints import CheckpointFolder, locked, simplify
-from sklearn_rrr.training.fit_identity import describe_changes, identify, list_causes
+from sklearn_rrr.training.fit_identity import describe_changes, identify
 
 _current = ContextVar("journal", default=None)
 # What callbacks remember from one epoch to the next.
@@ -104,12 +104,13 @@ class Journal:
     """
 
     def __init__(self, folder, estimator):
-        self.path, self.causes = folder, list_causes(estimator)
+        self.path, self.identity = folder, identify(estimator)
         self.n_seeds = self.n_entries = 0
 
     def begin(self, images):
         """Open the record, after checking that it is of this fit, of these images."""
-        identity = identify(self.causes, images)
+        fingerprints = images.fingerprints().items()
+        identity = self.identity | {name: [digest, ""] for name, digest in fingerprints}
         record = {"identity": identity, "seeds": [], "ended": 0, "current": {}, "results": {}}
         self.folder = CheckpointFolder(self.path, record)
         if changes := describe_changes(self.folder.record["identity"], identity):

@@ -116,15 +116,14 @@ def train(
 
 @contextmanager
 def handing_over(net):
-    """Attach a net with the epochs that ended to a KeyboardInterrupt, as ``net``.
+    """Attach the records of the completed epochs to a KeyboardInterrupt, as ``history``.
 
-    It is for those who keep what the network has learned.
+    Its presence tells that the training had begun, so that the network is worth keeping.
     """
     try:
         yield
     except KeyboardInterrupt as error:
-        ended = [epoch for epoch in net.history if "train_loss" in epoch]
-        error.net = make_net(net.module_, net.settings, history=ended)
+        error.history = [epoch for epoch in net.history if "train_loss" in epoch]
         raise
 
 

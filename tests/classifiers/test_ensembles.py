@@ -20,6 +20,7 @@ from sklearn_rrr import (
 )
 from sklearn_rrr.classifiers.ensembles import ENSEMBLES
 from sklearn_rrr.networks.branch_layers import put_branch, take_branch
+from sklearn_rrr.training.branch_net import BranchNet
 from sklearn_rrr.training.loss import BranchLoss
 from sklearn_rrr.training.settings import Settings
 
@@ -308,6 +309,28 @@ def test_cycles_are_whole(small, digits, ensemble):
     stopping = small(ensemble=ensemble, early_stopping=True, validation_fraction=0.2)
     with pytest.raises(ValueError, match="`early_stopping`=True would interrupt the cycles"):
         stopping.fit(X, y)
+
+
+@pytest.mark.parametrize("ensemble", ["snapshot", "fge"])
+def test_interrupted_cycles_keep_the_trained_stump(small, digits, ensemble, monkeypatch):
+    original, stumps = BranchNet.train_step_single, []
+
+    def interrupt(net, batch, **_):
+        stumps.append({k: v.clone() for k, v in net.module_.stump.state_dict().items()})
+        if len(net.history) == 3:
+            raise KeyboardInterrupt
+        return original(net, batch)
+
+    monkeypatch.setattr(BranchNet, "train_step_single", interrupt)
+    clf = small(ensemble=ensemble, trainable="all", max_epochs=8)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(*digits)
+    assert clf.interrupted_
+    assert len(clf.history_) == 2
+    assert clf.net_.module_ is clf.module_
+    assert not all(torch.equal(v, stumps[0][k]) for k, v in stumps[-1].items())
+    for name, value in clf.module_.stump.state_dict().items():
+        assert torch.equal(value, stumps[-1][name])
 
 
 def test_an_unknown_strategy_is_no_missing_method(small, digits):

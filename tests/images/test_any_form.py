@@ -2,6 +2,7 @@
 
 import tempfile
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -196,14 +197,11 @@ def test_brighter_uint8_keeps_its_white_level(of_few_levels, folder, digits, nam
     np.testing.assert_allclose(clf.predict_proba(FEW[name](X)), clf.predict_proba(X > 0))
 
 
-@pytest.mark.parametrize("name", ["array", "list", "PIL", "png"])
-def test_the_exported_classifier_reads_dark_uint8_alike(
-    of_few_levels, folder, digits, name, tmp_path
-):
+def test_the_exported_classifier_reads_dark_uint8_alike(of_few_levels, folder, digits, tmp_path):
     clf = of_few_levels["floats to 16"]
     export_onnx(clf, tmp_path / "a.onnx")
     light = OnnxClassifier(tmp_path / "a.onnx")
-    for X in (digits[0][:5] // 16, digits[0][:5]):
+    for X, name in product((digits[0][:5] // 16, digits[0][:5]), ("array", "list", "PIL", "png")):
         with warnings.catch_warnings(record=True) as of_both:
             warnings.simplefilter("always")
             expected, found = (each.predict_proba(FEW[name](X)) for each in (clf, light))

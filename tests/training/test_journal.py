@@ -249,6 +249,20 @@ def test_another_class_is_refused(digits, weights, tmp_path, monkeypatch):
         FineTuningClassifier("tiny", **form).fit(*digits)
 
 
+def test_killed_while_writing(interrupted, digits, tmp_path, monkeypatch):
+    def kill(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", kill)
+        patch.setattr(Path, "unlink", kill)  # as a dead process deletes nothing
+        with pytest.raises(Killed):
+            clone(interrupted).fit(*digits)
+    assert [path for path in (tmp_path / "fit").iterdir() if path.name.startswith(".")]
+    interrupted.fit(*digits)
+    assert [path.name for path in (tmp_path / "fit").iterdir()] in ([], ["lock"])
+
+
 def test_killed_while_cleaning_up(interrupted, digits, tmp_path, monkeypatch):
     unlink = Path.unlink
 
