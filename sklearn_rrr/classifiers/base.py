@@ -297,10 +297,11 @@ class BaseImageClassifier(
     @property
     def net_(self):
         """skorch net that trained `module_`; created again after unpickling."""
+        check_is_fitted(self)
         if not hasattr(self, "_net"):
-            check_is_fitted(self)
             device = str(self._prediction_device())
             self._net = self._wrap_module(replace(self._settings_used, device=device))
+        self._folded = {}  # the caller may train the network
         return self._net
 
     def __getstate__(self):

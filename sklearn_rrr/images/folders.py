@@ -1,13 +1,13 @@
 """Lists of the images in nested folders, with labels from the names of the folders."""
 
 import os
-import warnings
 from numbers import Integral, Number
 from pathlib import Path, PurePath
 
 import numpy as np
 from sklearn.utils import Bunch
 
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.images.decoding import EXTENSIONS
 from sklearn_rrr.images.folder_walk import walk_folder
 
@@ -103,10 +103,9 @@ def load_image_folder(path, *, level=1, splits=False, groups=None, as_frame=Fals
         needs = "with splits=True, each split needs one" if splits else "each class needs one"
         raise ValueError(f"The folder {str(path)!r} has no sub-folder; {needs}.")
     if not splits and len(tops) > 1 and {name.lower() for name in tops} <= SPLITS:
-        warnings.warn(
+        warn(
             f"The sub-folders {', '.join(tops)} look like splits of the data, but are read as the "
-            "folders of level 1. Pass splits=True to read the labels from the folders below them.",
-            stacklevel=2,
+            "folders of level 1. Pass splits=True to read the labels from the folders below them."
         )
     images, labels, skipped = _label_files(tree, level, splits)
     _check_classes(path, tree.folders, labels, level, splits)
@@ -207,9 +206,8 @@ def _warn_of_skipped(path, skipped):
             f"\n  {len(items)} {reason}, such as {Path(path, *items[0])}"
             for reason, items in skipped.items()
         ]
-        warnings.warn(
+        warn(
             f"{sum(map(len, skipped.values()))} file(s) or link(s) were skipped:{''.join(lines)}",
-            stacklevel=3,
         )
 
 

@@ -1,12 +1,12 @@
 """Inspect all images before training: bad files, conflicting labels, a bounded cache."""
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.images.decoding import BadImages, list_reasons
 from sklearn_rrr.images.sources import TorchResizer
 
@@ -71,10 +71,7 @@ def inspect_images(source, labels, image_size, on_bad_file="raise"):
     if bad:
         return _skip(source, labels, image_size, bad)
     if twice:
-        warnings.warn(
-            f"{twice} image(s) repeat an earlier image with another label; check the labels.",
-            stacklevel=2,
-        )
+        warn(f"{twice} image(s) repeat an earlier image with another label; check the labels.")
     if cached is not None:
         source = TensorImages(TorchResizer.join(cached))
     return Inspection(source, np.arange(n), [])
@@ -86,9 +83,7 @@ def _skip(source, labels, image_size, bad):
     kept = np.array([i for i in range(len(source)) if i not in index], dtype=int)
     if len(kept) == 0:
         raise BadImages(bad, len(source))
-    warnings.warn(
-        f"{len(bad)} image(s) were skipped, see skipped_:{list_reasons(bad)}", stacklevel=3
-    )
+    warn(f"{len(bad)} image(s) were skipped, see skipped_:{list_reasons(bad)}")
     rest = inspect_images(source.select(kept), labels[kept], image_size)
     return Inspection(rest.source, kept, [source.name(i) for i in sorted(index)])
 

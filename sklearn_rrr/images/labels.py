@@ -1,13 +1,12 @@
 """Check, encode and split labels and weights."""
 
-import warnings
-
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, column_or_1d, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_rrr._validation import check_choice, check_real
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.images.array_likes import as_numpy, check_masked, is_tensor
 from sklearn_rrr.images.label_types import MISSING, as_labels
 
@@ -180,10 +179,9 @@ def hold_out(labels, fraction, seed):
     n_classes = np.count_nonzero(counts)
     stratify = labels
     if counts[counts > 0].min() < 2 or min(n_valid, len(labels) - n_valid) < n_classes:
-        warnings.warn(
+        warn(
             f"The validation split is not stratified: it takes {n_valid} of {len(labels)} images, "
-            f"and the smallest of {n_classes} classes has only {counts[counts > 0].min()}.",
-            stacklevel=2,
+            f"and the smallest of {n_classes} classes has only {counts[counts > 0].min()}."
         )
         stratify = None
     parts = train_test_split(

@@ -1,9 +1,10 @@
 """Infer the axes of an array: rows, height, width and channels."""
 
 import math
-import warnings
 
 import numpy as np
+
+from sklearn_rrr._warnings import warn
 
 SMALLEST_PICTURE = 8  # pixels; smaller inputs are not pictures, so not augmented
 ADD_AXIS = (
@@ -24,10 +25,9 @@ def infer_row_shape(n_features, image_shape=None):
             side = math.isqrt(n_features // channels)
             if side * side * channels == n_features:
                 return ((side, side) if channels == 1 else (side, side, 3)), False
-        warnings.warn(
+        warn(
             f"Rows of {n_features} features do not form a square gray or RGB image; each is read "
-            "as an image of 1 x n_features. Set `image_shape`; (1, -1) confirms this.",
-            stacklevel=2,
+            "as an image of 1 x n_features. Set `image_shape`; (1, -1) confirms this."
         )
         return (1, n_features), False
     shape = image_shape.tolist() if isinstance(image_shape, np.ndarray) else image_shape

@@ -1,10 +1,10 @@
 """LevelWatch: white levels of images that can be measured only while they are decoded."""
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
 
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.images.brightness import (
     DIGITS,
     WhiteLevels,
@@ -98,4 +98,4 @@ class LevelWatch:
                 )
         for note in notes:
             if note not in self.notes:
-                warnings.warn(note, stacklevel=2)
+                warn(note)

@@ -8,12 +8,12 @@ number of threads that may read files.
 
 import copy
 import os
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
 
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.images.array_likes import as_numpy
 from sklearn_rrr.images.brightness import ROUNDING, to_unit
 from sklearn_rrr.images.decoding import (
@@ -102,9 +102,8 @@ class ItemImages:
         self.watch.check()
         if self.animated and not self.warned:
             self.warned.update(self.animated)
-            warnings.warn(
-                f"Some images have several frames, such as {min(self.animated)}; only one is used.",
-                stacklevel=2,
+            warn(
+                f"Some images have several frames, such as {min(self.animated)}; only one is used."
             )
         return self.resizer.join(images)
 
@@ -185,7 +184,7 @@ def make_reader(kind, X, resizer, *, image_shape=None, fitted=None, max_pixels=M
     """
     fmt, notes = find_format(kind, X, image_shape, fitted, max_pixels)
     for note in notes:
-        warnings.warn(note, stacklevel=2)
+        warn(note)
     if kind == "items":
         watch = LevelWatch(len(X), fmt, fitted, notes, isinstance(X, DatasetImages))
         return ItemImages(X, fmt, resizer, max_pixels, watch=watch)

@@ -3,13 +3,13 @@
 import math
 import os
 import tempfile
-import warnings
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from sklearn_rrr._warnings import warn
 from sklearn_rrr.images.labelled_set import batch_targets
 
 MEMORY_BYTES, FILE_BYTES = 2**30, 2**34  # of cached features
@@ -102,5 +102,5 @@ def keep_features(datasets, compute, batch_size, example):
         except OSError as error:
             if folder is None and size <= MEMORY_BYTES:
                 raise  # unrelated to the files of the cache
-            warnings.warn(f"Features are not cached: {error}", stacklevel=2)
+            warn(f"Features are not cached: {error}")
         yield kept

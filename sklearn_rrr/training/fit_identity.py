@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
 
+from sklearn_rrr._version import __version__
 from sklearn_rrr.training.checkpoints import digest_parameter, simplify
 
 UNIMPORTANT = ("checkpoint_dir", "device", "n_jobs", "verbose")
@@ -16,10 +17,12 @@ READABLE = (type(None), bool, int, float, str, tuple, dict)
 def identify(estimator):
     """Return the digest and a short text of all that determines a fit, apart from the images.
 
-    These are the version of torch and the parameters by their names, also of nested estimators. A
-    nested estimator itself is represented by its class, or by its weights if it is frozen.
+    These are the versions of this package and of torch, and the parameters by their names, also of
+    nested estimators. A nested estimator itself is represented by its class, or by its weights if
+    it is frozen.
     """
-    causes = {"class": type(estimator), "torch": torch.__version__, **_list_parameters(estimator)}
+    causes = {"class": type(estimator), "sklearn_rrr": __version__, "torch": torch.__version__}
+    causes |= _list_parameters(estimator)
     return {name: [digest_parameter(name, value), _show(value)] for name, value in causes.items()}
 
 

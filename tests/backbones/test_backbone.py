@@ -63,7 +63,12 @@ def test_torchvision_families_are_registered():
     assert {"resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"} <= set(TORCHVISION)
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+LARGE = ("wide_resnet101_2", "resnext101_32x8d", "resnext101_64x4d")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in TORCHVISION]
+)
 def test_checkpoint_gives_torchvision_logits(name, tmp_path):
     torch.manual_seed(0)
     theirs = randomise_norms(torchvision.models.get_model(name)).eval()

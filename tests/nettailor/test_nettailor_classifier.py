@@ -202,6 +202,7 @@ def test_a_progressive_sweep_goes_on_from_the_student_before(make, digits):
         assert all(torch.allclose(*pair, atol=1e-6) for pair in pairs) == same
 
 
+@pytest.mark.slow
 def test_students_in_processes_are_the_same(make, digits, one_thread, monkeypatch, capsys):
     settings = {"n_removed": [1, 2, 3], "attention_threshold": 0.0, "progressive": False}
     here = make(**settings).fit(*digits)
