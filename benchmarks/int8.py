@@ -10,7 +10,6 @@ have a row in int8.csv are not repeated: delete it to measure changed code.
 
 import argparse
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import torch
 
 from benchmarks.data import find_sets, read_set
 from benchmarks.rows import run_jobs
-from benchmarks.speed.contenders import BATCH, SIZE, cut_photos, interleave
+from benchmarks.speed.contenders import BATCH, SIZE, cut_photos, interleave, repeated
 from sklearn_rrr import OnnxClassifier, RRRNetClassifier, export_onnx
 
 RESULTS = Path(__file__).parent / "results"
@@ -60,19 +59,6 @@ def measure(what, folder, threads):
             row[f"same label, {name}"] = (found.argmax(1) == expected.argmax(1)).mean()
             row[f"deviation, {name}"] = np.abs(found - expected).max(1).mean()
     return row
-
-
-def repeated(run, n_times):
-    """Return a contender: a function that returns the seconds of one of several warm calls."""
-
-    def measure_seconds():
-        run()
-        start = time.perf_counter()
-        for _ in range(n_times):
-            run()
-        return (time.perf_counter() - start) / n_times
-
-    return measure_seconds
 
 
 def time_engines(rounds):

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from sklearn.datasets import load_sample_image
 
-from benchmarks.int8 import ENGINES, export_both, repeated
-from benchmarks.speed.contenders import cut_photos, interleave, write_files
+from benchmarks.int8 import ENGINES, export_both
+from benchmarks.speed.contenders import cut_photos, interleave, repeated, write_files
 from sklearn_rrr import FineTuning, OnnxClassifier, RRRNetClassifier
 
 RESULTS = Path(__file__).parent / "results"

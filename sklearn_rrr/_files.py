@@ -45,6 +45,17 @@ def opened(path):
         yield file
 
 
+@contextmanager
+def explaining(name, path):
+    """Raise a ValueError about the parameter `name` if reading its file fails in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"`{name}`={str(path)!r} is not a file that can be read: {error.strerror or error}"
+        ) from error
+
+
 def write_atomically(path, content):
     """Write bytes atomically: a reader sees either the old file or the complete new one.
 

@@ -8,11 +8,12 @@ numbers come from generators of our own, so fits in several threads repeat.
 import os
 import threading
 from contextlib import ExitStack, contextmanager
-from types import SimpleNamespace
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from sklearn_rrr._shared_blocks import fix_settings
 
 HOME = os.getpid()
 DRAWS = frozenset((
@@ -20,8 +21,7 @@ DRAWS = frozenset((
     "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_",
     "sparse_", "rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial",
 ))  # fmt: skip
-# Settings of the process: the usual value, and the functions that return and set it.
-DEFAULTS = (
+_defaults = fix_settings(
     (torch.float32, torch.get_default_dtype, torch.set_default_dtype),
     (
         False,
@@ -30,11 +30,10 @@ DEFAULTS = (
     ),
 )
 _global_draws = threading.RLock()
-_default = SimpleNamespace(lock=threading.Lock(), n_users=0, changed=[])
 
 
 def _settle_after_fork():
-    """Replace the locks, and give torch one thread, as other threads do not survive a fork.
+    """Replace the lock, and give torch one thread, as other threads do not survive a fork.
 
     The first parallel loop, such as the copy of a large tensor, would wait for OpenMP's threads for
     ever, also outside of this package: in pickle and in copy.deepcopy.
@@ -43,7 +42,6 @@ def _settle_after_fork():
         torch.set_num_threads(1)
     global _global_draws
     _global_draws = threading.RLock()
-    _default.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -73,29 +71,8 @@ def shielded():
                 torch.set_autocast_cache_enabled(False)
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        stack.enter_context(_usual_defaults())
+        stack.enter_context(_defaults.entered())
         yield
-
-
-@contextmanager
-def _usual_defaults():
-    """Set the defaults of the process, until the last thread has left the block."""
-    with _default.lock:
-        if not _default.n_users:
-            _default.changed = []
-            for usual, get, change in DEFAULTS:
-                if (before := get()) != usual:
-                    _default.changed.append((change, before))
-                    change(usual)
-        _default.n_users += 1
-    try:
-        yield
-    finally:
-        with _default.lock:
-            _default.n_users -= 1
-            if not _default.n_users:
-                for change, before in _default.changed:
-                    change(before)
 
 
 class drawing(TorchFunctionMode):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed [--parts one_pass,training] [--rounds 5]
 
-Parts: one_pass, default, training, branches, kernels, forms, latency, importing. Each part runs its
+Parts: one_pass, default, training, branches, kernels, forms, importing. Each part runs its
 contenders in interleaved rounds and reports medians; ratios compare contenders of the same rounds.
 Labels are arbitrary, because costs do not depend on them, and images are pieces of scikit-learn's
 two photographs. Results are written to benchmarks/results: speed.csv (a row for each contender)
@@ -19,12 +19,12 @@ import torch
 
 from benchmarks.speed.branches import branches, forms, kernels
 from benchmarks.speed.contenders import BACKBONE
-from benchmarks.speed.estimators import default, importing, latency, one_pass, training
+from benchmarks.speed.estimators import default, importing, one_pass, training
 
 RESULTS = Path(__file__).parents[1] / "results"
 PARTS = {
     part.__name__: part
-    for part in (one_pass, default, training, branches, kernels, forms, latency, importing)
+    for part in (one_pass, default, training, branches, kernels, forms, importing)
 }
 
 

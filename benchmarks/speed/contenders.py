@@ -36,6 +36,19 @@ def _time(run):
     return given if isinstance(given, float) else time.perf_counter() - start
 
 
+def repeated(run, n_times):
+    """Return a contender: a function that returns the seconds of one of several warm calls."""
+
+    def measure_seconds():
+        run()
+        start = time.perf_counter()
+        for _ in range(n_times):
+            run()
+        return (time.perf_counter() - start) / n_times
+
+    return measure_seconds
+
+
 def cut_photos(n, sizes):
     """Return pieces of photographs, uint8 (h, w, 3) of random size, and labels."""
     rng, photos = np.random.default_rng(0), load_sample_images().images

@@ -6,13 +6,10 @@ import sys
 import tempfile
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.speed.contenders import (
-    BACKBONE,
-    N_CLASSES,
     REDUCED,
     SIZE,
     as_floats,
@@ -24,7 +21,7 @@ from benchmarks.speed.contenders import (
     prepare_training,
     write_files,
 )
-from sklearn_rrr import FineTuning, OnnxClassifier, RRRNetClassifier, export_onnx
+from sklearn_rrr import FineTuning, RRRNetClassifier
 from sklearn_rrr.networks.stacked_net import StackedNet
 
 WHOLE, EPOCHS = 192, 5  # pixels of the whole network; epochs of training
@@ -93,42 +90,6 @@ def rate(seconds, n_images, prefix="bare"):
     for name, value in seconds.items():
         ms = 1e3 * value / n_images
         yield {"contender": name, "ms an image": ms, f"% of {prefix}": 100 * best / value}
-
-
-def latency(rounds, repeats=5):
-    """One image, from the path of a JPEG file of 128x128 to its label, in every engine."""
-    networks = {
-        "resnet152": {"backbone": "resnet152"},
-        "resnet152, 1_1_1_1, 8 branches": {"backbone": "resnet152", "n_branches": 8},
-        f"{BACKBONE}, 1_1_1_1": {},
-        f"{BACKBONE}, 1_1_1_1, 8 branches": {"n_branches": 8},
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        pieces, labels = cut_photos(2 * N_CLASSES, (SIZE, SIZE))
-        paths, contenders = write_files(pieces, folder), {}
-        for name, form in networks.items():
-            blocks = REDUCED if "1_1_1_1" in name else None
-            tuning = FineTuning(trainable="head", steps=0, head_init="random")
-            clf = RRRNetClassifier(
-                **form, weights=None, blocks=blocks, image_size=SIZE, fine_tuning=tuning
-            ).fit(paths, labels)
-            onnx = Path(folder) / f"{len(contenders)}.onnx"
-            export_onnx(clf, onnx)
-            engines = {"torch": clf, "ONNX Runtime": OnnxClassifier(onnx)}
-            engines["OpenVINO"] = OnnxClassifier(onnx, engine="openvino")
-            for engine, estimator in engines.items():
-                contenders[name, engine] = partial(_time_calls, estimator, paths[:1], repeats)
-        seconds = interleave(contenders, rounds)
-    for (name, engine), value in seconds.items():
-        ratio = seconds["resnet152", engine] / value
-        yield {"contender": f"{name}, {engine}", "ms": 1e3 * value, "times faster": ratio}
-
-
-def _time_calls(clf, X, repeats):
-    start = time.perf_counter()
-    for _ in range(repeats):
-        clf.predict(X)
-    return (time.perf_counter() - start) / repeats
 
 
 def importing(rounds):

@@ -69,7 +69,7 @@ def _validate(args, classifier, photos):
     probabilities = np.zeros((len(photos.paths), len(classes)))
     note(f"Cross-validating on {len(photos.paths)} images ...")
     quiet = args.jobs not in (None, 1)  # processes cannot share a terminal
-    jobs = (delayed(_fit_predict)(classifier, photos, *fold, quiet) for fold in folds)
+    jobs = (delayed(_fit_predict)(classifier, photos, classes, *fold, quiet) for fold in folds)
     results = Parallel(args.jobs, return_as="generator")(jobs)
     bar = tqdm(results, total=n_folds, unit="fold", desc="Cross-validation", disable=None)
     for (_, test), found in zip(folds, bar, strict=True):
@@ -100,15 +100,14 @@ def _test_on_splits(classifier, photos):
     train, rest, names = photos.separate()
     classes = np.unique(photos.target)
     note(f"Fitting to {len(train)} images and testing on {len(rest)} ...")
-    probabilities = _fit_predict(classifier, photos, train, rest)
+    probabilities = _fit_predict(classifier, photos, classes, train, rest)
     method = f"fitted to {len(train)} images, tested on {len(rest)} images of {', '.join(names)}"
     return Scores(photos.paths[rest], photos.target[rest], probabilities, classes, method)
 
 
 @short_warnings()
-def _fit_predict(classifier, photos, train, test, quiet=False):
+def _fit_predict(classifier, photos, classes, train, test, quiet=False):
     """Return probabilities of the images `test`, (n, K); 0 for classes that `train` lacks."""
-    classes = np.unique(photos.target)
     fitted = clone(classifier).fit(photos.paths[train].tolist(), photos.target[train])
     probabilities = np.zeros((len(test), len(classes)))
     columns = np.searchsorted(classes, fitted.classes_)

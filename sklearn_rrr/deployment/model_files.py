@@ -17,7 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 
-from sklearn_rrr._files import check_path, digest_bytes, find_target, opened, write_atomically
+from sklearn_rrr._files import (
+    check_path,
+    digest_bytes,
+    explaining,
+    find_target,
+    opened,
+    write_atomically,
+)
 from sklearn_rrr._surroundings import drawing, shielded
 from sklearn_rrr._unwrapping import refuse_steps, unwrap
 from sklearn_rrr._validation import find_invalid
@@ -271,13 +278,8 @@ def load(path):
 def read(path):
     """Return the content and the tensors of a file written by :func:`write`."""
     path = check_path("path", path)
-    try:
-        with opened(path) as file:
-            data = file.read()  # before parsing: a file may change while it is read
-    except OSError as error:
-        raise ValueError(
-            f"`path`={str(path)!r} is not a file that can be read: {error.strerror or error}"
-        ) from error
+    with explaining("path", path), opened(path) as file:
+        data = file.read()  # before parsing: a file may change while it is read
     try:
         tensors = deserialize(data)
         length = int.from_bytes(data[:8], "little")

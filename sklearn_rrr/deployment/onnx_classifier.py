@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import validate_data
 
-from sklearn_rrr._files import check_path, opened
+from sklearn_rrr._files import check_path, explaining, opened
 from sklearn_rrr.classifiers.uncertainty import UncertaintyMixin
 from sklearn_rrr.deployment.onnx_engines import ENGINES
 from sklearn_rrr.deployment.onnx_files import is_sealed, read_metadata
@@ -215,20 +215,15 @@ class OnnxClassifier(UncertaintyMixin, ClassifierMixin, BaseEstimator):
         """Return (Exported, function that runs the graph); read the file again if it changed."""
         self._check_parameters()
         path = check_path("path", self.path)
-        try:
-            with opened(path) as file:
-                state = os.fstat(file.fileno())
-                # Copies that keep the time of a file change its number, or its time of change.
-                version = (state.st_dev, state.st_ino, state.st_size)
-                version += (state.st_mtime_ns, state.st_ctime_ns)
-                key = (version, self.engine, self.precision, self.n_threads)
-                found = getattr(self, "_opened", None)
-                if found is None or found[0] != key:
-                    self._opened = found = key, self._read(str(path), file.read())
-        except OSError as error:
-            raise ValueError(
-                f"`path`={str(path)!r} is not a file that can be read: {error.strerror or error}"
-            ) from error
+        with explaining("path", path), opened(path) as file:
+            state = os.fstat(file.fileno())
+            # Copies that keep the time of a file change its number, or its time of change.
+            version = (state.st_dev, state.st_ino, state.st_size)
+            version += (state.st_mtime_ns, state.st_ctime_ns)
+            key = (version, self.engine, self.precision, self.n_threads)
+            found = getattr(self, "_opened", None)
+            if found is None or found[0] != key:
+                self._opened = found = key, self._read(str(path), file.read())
         return found[1]
 
     def _check_parameters(self):

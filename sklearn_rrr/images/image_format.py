@@ -76,8 +76,7 @@ def find_format(kind, X, image_shape=None, fitted=None, max_pixels=MAX_IMAGE_PIX
         return ImageFormat(kind, shape, first, scale, black), []
     span = find_span(X)
     levels, notes = settle_levels([span] if span else [], fitted)
-    scales = {"deep_scale": levels.deep_scale, "byte_scale": levels.byte_scale}
-    return ImageFormat(kind, shape, first, levels.scale, **scales), notes
+    return ImageFormat(kind, shape, first, **vars(levels)), notes
 
 
 def _row_shape(X, image_shape, fitted):
@@ -103,8 +102,7 @@ def _item_format(items, fitted, max_pixels):
         notes = []
     else:
         levels, notes = settle_levels(_item_spans(items, fitted, max_pixels), fitted)
-    scales = {"deep_scale": levels.deep_scale, "byte_scale": levels.byte_scale}
-    return ImageFormat("items", scale=levels.scale, **scales), notes
+    return ImageFormat("items", **vars(levels)), notes
 
 
 def _follows(fitted):

@@ -149,7 +149,7 @@ class PruningLoop(ImageMetaClassifier):
         return self._prune_all(lambda classifier: images)
 
     def _check_start(self):
-        """Check all parameters, forget an earlier fit; return the start, and a seed."""
+        """Check all parameters, forget an earlier fit, and return the estimator to start from."""
         estimator = self._make_estimator()
         if isinstance(self.estimator, FrozenEstimator):
             check_is_fitted(self.estimator)
@@ -164,9 +164,12 @@ class PruningLoop(ImageMetaClassifier):
             checked._check_parameters()
             pruner._check_removable(estimator)
         self._forget()
+        return estimator
+
+    def _draw_seed(self, estimator):
         seeded_by = self if self.random_state is not None else estimator
         rng = check_random_state(getattr(seeded_by, "random_state", None))
-        return estimator, int(rng.randint(np.iinfo(np.int32).max))
+        return int(rng.randint(np.iinfo(np.int32).max))
 
     def _read_as_fitted(self, classifier, X, y, sample_weight):
         """Read images as a fitted classifier reads them; return a LabelledSet."""
@@ -186,8 +189,9 @@ class PruningLoop(ImageMetaClassifier):
 
         `read` is a function that returns it, given the classifier to start from.
         """
+        estimator = self._check_start()
         with journaling(self) as begin:
-            estimator, seed = self._check_start()
+            seed = self._draw_seed(estimator)
             images = read(_find_classifier(estimator))
             begin(images)
             return self._prune_journaled(estimator, images, settle_seed(seed))

@@ -14,7 +14,6 @@ import joblib
 from skorch.callbacks import Callback, LRScheduler, PassthroughScoring
 from skorch.history import History
 
-from sklearn_rrr._validation import check_folder
 from sklearn_rrr.training.callbacks import AfterStep, EarlyStopping, WeightAveraging
 from sklearn_rrr.training.checkpoints import CheckpointFolder, locked, simplify
 from sklearn_rrr.training.fit_identity import describe_changes, identify
@@ -51,7 +50,6 @@ def journaling(estimator):
     TypeError, ValueError
         If the folder contains the journal of another fit, is in use, damaged or cannot be used.
     """
-    check_folder("checkpoint_dir", estimator.checkpoint_dir)
     if estimator.checkpoint_dir is None or _current.get() is not None:
         yield lambda images: None
         return

@@ -3,19 +3,16 @@
 import ctypes
 import os
 import platform
-import threading
-from contextlib import contextmanager
 from functools import cache
+
+from sklearn_rrr._shared_blocks import SharedBlock
 
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # Upper limits of glibc's dynamic thresholds, which grow with the size of freed blocks.
 _LARGEST_MMAP, _LARGEST_TRIM = 2**25, 2**26
 
-_lock, _users = threading.Lock(), 0
 
-
-@contextmanager
 def keeping_memory():
     """Reuse freed memory inside the block, in all threads; the last block to end returns it.
 
@@ -25,18 +22,15 @@ def keeping_memory():
     the upper limits of their dynamic range. Nothing happens without glibc, or if environment
     variables configure its allocator (``MALLOC_…_``, ``GLIBC_TUNABLES``).
     """
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _keep()
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _return()
+    return _block.entered()
+
+
+def _begin():
+    _keep()
+    return _return
+
+
+_block = SharedBlock(_begin)
 
 
 def _keep():
